@@ -1,0 +1,1 @@
+"""Packaged resources and the scripts that made them."""

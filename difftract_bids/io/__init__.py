@@ -1,0 +1,1 @@
+"""Files: images, gradient tables, tractograms, matrices."""

@@ -1,0 +1,197 @@
+"""Gradient tables: b-values, and b-vectors in scanner axes."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from difftract_bids.errors import GradientError
+
+#: b-vectors shorter than this are "no direction", as scanners write them for b=0 volumes.
+_ZERO_LENGTH = 1e-3
+#: b-vectors are normalised by whoever wrote them; a larger deviation is damage, not rounding.
+_UNIT_TOLERANCE = 0.05
+
+
+@dataclass(frozen=True)
+class GradientTable:
+    """Diffusion weighting of each volume.
+
+    Attributes
+    ----------
+    bvals_s_mm2
+        b-values, s/mm².
+    bvecs
+        Unit vectors in scanner (RAS+) axes; zero where the volume is not diffusion-weighted.
+    b0_threshold_s_mm2
+        Volumes up to this b-value count as b=0.
+    """
+
+    bvals_s_mm2: Float[np.ndarray, " volume"]
+    bvecs: Float[np.ndarray, "volume 3"]
+    b0_threshold_s_mm2: float = 50.0
+
+    @property
+    def b0_mask(self) -> Bool[np.ndarray, " volume"]:
+        """Which volumes are not diffusion-weighted."""
+        return self.bvals_s_mm2 <= self.b0_threshold_s_mm2
+
+    @property
+    def n_directions(self) -> int:
+        """Number of diffusion-weighted volumes."""
+        return int((~self.b0_mask).sum())
+
+    def shells(self, width_s_mm2: float = 100.0) -> list[tuple[float, int]]:
+        """List (mean b-value, number of volumes) of each shell, b=0 first.
+
+        Parameters
+        ----------
+        width_s_mm2
+            Sorted b-values further apart than this belong to different shells.
+        """
+        shells = [(0.0, int(self.b0_mask.sum()))] if self.b0_mask.any() else []
+        weighted = np.sort(self.bvals_s_mm2[~self.b0_mask])
+        groups = np.split(weighted, np.flatnonzero(np.diff(weighted) > width_s_mm2) + 1)
+        return shells + [(float(group.mean()), len(group)) for group in groups if len(group)]
+
+
+def read_gradients(
+    bval: str | os.PathLike[str],
+    bvec: str | os.PathLike[str],
+    vox2ras: Float[np.ndarray, "4 4"],
+    *,
+    n_volumes: int | None = None,
+    b0_threshold_s_mm2: float = 50.0,
+) -> GradientTable:
+    """Read and check FSL's bval and bvec files, and turn the vectors into scanner axes.
+
+    FSL's vectors are along the voxel axes of the image, the first one reversed where the affine
+    has a positive determinant (https://fsl.fmrib.ox.ac.uk/fsl/docs/#/diffusion/faq).
+
+    Parameters
+    ----------
+    bval, bvec
+        Text files; b-vectors in three rows, or in three columns.
+    vox2ras
+        Affine of the image they belong to.
+    n_volumes
+        Number of volumes of that image, to be checked if given.
+    b0_threshold_s_mm2
+        Volumes up to this b-value count as b=0.
+
+    Raises
+    ------
+    GradientError
+        If a file cannot be read, shapes or counts differ, there is no b=0 volume, fewer than six
+        directions, or a vector is not finite or not of unit length.
+    """
+    bvals = _read_numbers(bval).ravel()
+    bvecs = _read_numbers(bvec)
+    if 3 not in bvecs.shape:
+        raise GradientError(
+            f"The b-vectors have the shape {bvecs.shape}; three rows or columns are needed.",
+            where=bvec,
+            remedy="Convert the DICOM files again.",
+        )
+    if bvecs.shape[0] == 3 and (bvecs.shape[1] != 3 or len(bvals) == 3):
+        bvecs = bvecs.T
+    if len(bvals) != len(bvecs):
+        raise GradientError(
+            f"There are {len(bvals)} b-values and {len(bvecs)} b-vectors.",
+            where=f"{bval}, {bvec}",
+            remedy="They must belong to the same image; convert the DICOM files again.",
+        )
+    if n_volumes is not None and len(bvals) != n_volumes:
+        raise GradientError(
+            f"The image has {n_volumes} volumes, the gradient table {len(bvals)}.",
+            where=bval,
+            remedy="They must belong to the same image; convert the DICOM files again.",
+        )
+    table = GradientTable(bvals, _to_scanner_axes(bvecs, vox2ras), b0_threshold_s_mm2)
+    _check(table, bvecs, bval, bvec)
+    return GradientTable(bvals, _normalised(table.bvecs, table.b0_mask), b0_threshold_s_mm2)
+
+
+def to_fsl_bvecs(
+    bvecs: Float[np.ndarray, "volume 3"], vox2ras: Float[np.ndarray, "4 4"]
+) -> Float[np.ndarray, "3 volume"]:
+    """Turn vectors in scanner axes into FSL's, in three rows, as a ``.bvec`` file holds them."""
+    return np.linalg.solve(_fsl_to_scanner(vox2ras), bvecs.T)
+
+
+def _to_scanner_axes(
+    bvecs: Float[np.ndarray, "volume 3"], vox2ras: Float[np.ndarray, "4 4"]
+) -> Float[np.ndarray, "volume 3"]:
+    return bvecs @ _fsl_to_scanner(vox2ras).T
+
+
+def _fsl_to_scanner(vox2ras: Float[np.ndarray, "4 4"]) -> Float[np.ndarray, "3 3"]:
+    rotation = vox2ras[:3, :3] / np.linalg.norm(vox2ras[:3, :3], axis=0)
+    return rotation @ np.diag([-1.0 if np.linalg.det(rotation) > 0 else 1.0, 1.0, 1.0])
+
+
+def _normalised(
+    bvecs: Float[np.ndarray, "volume 3"], b0_mask: Bool[np.ndarray, " volume"]
+) -> Float[np.ndarray, "volume 3"]:
+    length = np.linalg.norm(bvecs, axis=1, keepdims=True)
+    keep = (length > _ZERO_LENGTH) & ~b0_mask[:, None]
+    return np.where(keep, bvecs / np.where(keep, length, 1.0), 0.0)
+
+
+def _read_numbers(path: str | os.PathLike[str]) -> Float[np.ndarray, ...]:
+    try:
+        numbers = np.loadtxt(path, ndmin=2, dtype=np.float64)
+    except (OSError, ValueError) as error:
+        raise GradientError(
+            f"The gradient file cannot be read: {error}.",
+            where=path,
+            remedy="It must be text: one row of b-values, or three rows of vector components.",
+        ) from error
+    if not numbers.size:
+        raise GradientError(
+            "The gradient file is empty.", where=path, remedy="Convert the DICOM files again."
+        )
+    return numbers
+
+
+def _check(
+    table: GradientTable,
+    bvecs: Float[np.ndarray, "volume 3"],
+    bval: str | os.PathLike[str],
+    bvec: str | os.PathLike[str],
+) -> None:
+    bvals = table.bvals_s_mm2
+    if not np.isfinite(bvals).all() or (bvals < 0).any():
+        bad = int((~np.isfinite(bvals) | (bvals < 0)).sum())
+        raise GradientError(
+            f"{bad} b-values are negative or not finite.", where=bval, remedy="Mend the file."
+        )
+    if not table.b0_mask.any():
+        raise GradientError(
+            f"There is no b=0 volume; the smallest b-value is {bvals.min():g} s/mm².",
+            where=bval,
+            remedy="Raise --b0-threshold if that volume is meant as b=0; one is needed.",
+        )
+    weighted = ~table.b0_mask
+    if table.n_directions < 6:
+        raise GradientError(
+            f"Only {table.n_directions} volumes are diffusion-weighted; a tensor needs 6.",
+            where=bval,
+            remedy="Leave this run out (.bidsignore), or merge the parts of the acquisition.",
+        )
+    finite = np.isfinite(bvecs[weighted]).all(axis=1)
+    length = np.linalg.norm(np.nan_to_num(bvecs[weighted]), axis=1)
+    bad_length = finite & (np.abs(length - 1) > _UNIT_TOLERANCE)
+    for count, fault in (
+        (int((~finite).sum()), "not finite"),
+        (int(bad_length.sum()), "not of unit length"),
+    ):
+        if count:
+            raise GradientError(
+                f"{count} of {table.n_directions} diffusion-weighted b-vectors are {fault}.",
+                where=bvec,
+                remedy="Convert the DICOM files again, or mend the file.",
+            )

@@ -1,0 +1,1 @@
+"""Nipype graphs: nodes and edges, no computing. Imported as ``difftract_bids.workflows``."""
