@@ -76,7 +76,7 @@ class _Validated:
 class PreprocessingConfig(_Validated):
     """What happens to the diffusion images before any model is fitted."""
 
-    denoise: DenoiseMethod = setting("mppca", "Denoising method.")
+    denoise_method: DenoiseMethod = setting("mppca", "Denoising: Marchenko-Pastur PCA, or none.")
     b0_threshold_s_mm2: float = setting(
         50.0, "Volumes with a b-value up to this one count as b=0.", unit="s/mm²"
     )
@@ -191,14 +191,14 @@ class SeedingConfig(_Validated):
 class ConnectomeConfig(_Validated):
     """How streamline ends are assigned to parcels."""
 
-    radius_mm: float = setting(
+    assignment_radius_mm: float = setting(
         4.0, "An end belongs to the nearest labelled voxel centre closer than this.", unit="mm"
     )
 
     def __post_init__(self) -> None:
         """Check the ranges."""
         super().__post_init__()
-        self._require_positive("radius_mm")
+        self._require_positive("assignment_radius_mm")
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -113,6 +114,24 @@ def read_gradients(
     table = GradientTable(bvals, _to_scanner_axes(bvecs, vox2ras), b0_threshold_s_mm2)
     _check(table, bvecs, bval, bvec)
     return GradientTable(bvals, _normalised(table.bvecs, table.b0_mask), b0_threshold_s_mm2)
+
+
+def write_gradients(
+    gradients: GradientTable, vox2ras: Float[np.ndarray, "4 4"], stem: str | os.PathLike[str]
+) -> tuple[Path, Path]:
+    """Write ``<stem>.bval`` and ``<stem>.bvec`` in FSL's convention, vectors in three rows.
+
+    Returns
+    -------
+    tuple of Path
+        Absolute paths of the b-values and the b-vectors.
+    """
+    base = Path(stem).absolute()
+    bval, bvec = base.with_name(f"{base.name}.bval"), base.with_name(f"{base.name}.bvec")
+    np.savetxt(bval, gradients.bvals_s_mm2[None], fmt="%.10g")
+    # Adding zero turns the -0 that a reversed axis leaves into 0.
+    np.savetxt(bvec, to_fsl_bvecs(gradients.bvecs, vox2ras) + 0.0, fmt="%.10f")
+    return bval, bvec
 
 
 def to_fsl_bvecs(

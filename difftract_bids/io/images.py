@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import nibabel as nib
 import numpy as np
@@ -18,7 +18,7 @@ from difftract_bids.errors import InputError
 class Volume(NamedTuple):
     """An image: ``data`` (x, y, z[, t]) and ``vox2ras`` (4, 4), voxels to RAS+ millimetres."""
 
-    data: NDArray[np.generic]
+    data: NDArray[Any]
     vox2ras: Float[np.ndarray, "4 4"]
 
     @property

@@ -1,0 +1,53 @@
+# The newcomer's door: `make demo` and `make test` need Python 3.11+ and a package index, no more.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# Another build of PyTorch, e.g. TORCH_INDEX=<index URL> for CUDA; empty: the pinned CPU build.
+TORCH_INDEX ?=
+# The dataset of `make demo`; empty: a phantom is written and compared with its known connectome.
+BIDS ?=
+DEMO ?= demo
+BASE_IMAGE ?= debian:bookworm-slim
+
+.PHONY: help demo test test-all lint bench image image-test clean
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(if $(TORCH_INDEX),$(BIN)/pip install --quiet --index-url $(TORCH_INDEX) torch,)
+	$(BIN)/pip install --quiet $(if $(TORCH_INDEX),,--constraint constraints.txt) --editable '.[test]'
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: $(VENV)/.installed  ## run the whole app on a phantom (or BIDS=/path/to/dataset)
+	$(BIN)/python -m difftract_bids.cli.demo --output $(DEMO) $(if $(BIDS),--bids-dir '$(BIDS)',)
+
+test: $(VENV)/.installed  ## the tests that take seconds to minutes
+	$(BIN)/python -m pytest
+
+test-all: $(VENV)/.installed  ## every test that this machine can run, MRtrix3 comparisons included
+	$(BIN)/python -m pytest -m ''
+
+lint: $(VENV)/.installed-dev  ## style, types, layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.installed  ## measure speed
+	$(BIN)/python -m pytest -m '' tests/benchmarks
+
+image:  ## build the container image with docker, or buildah where there is none
+	packaging/build-image.sh --base $(BASE_IMAGE) $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX),)
+
+image-test:  ## build the image for real and run the app inside it, root file system read-only
+	packaging/test-image.sh
+
+clean:
+	rm -rf $(VENV) $(DEMO) build dist

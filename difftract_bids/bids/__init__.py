@@ -1,0 +1,1 @@
+"""BIDS: finding inputs, naming outputs, describing datasets, atlases."""

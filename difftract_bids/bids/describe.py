@@ -1,0 +1,106 @@
+"""The files that describe a derivatives dataset as a whole."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from difftract_bids import __version__
+from difftract_bids.io.atomic import write_text_atomic
+
+BIDS_VERSION = "1.10.0"
+
+#: Names that the released specification (or its validator) does not know yet; see README.
+_IGNORED = """\
+*.html
+logs/
+figures/
+CITATION.md
+*_desc-preproc_dwi.bval
+*_desc-preproc_dwi.bvec
+*_dwimap.*
+*_dwiref.*
+*_tractogram.*
+*_relmat.*
+*_nodeindices.*
+*_xfm.*
+*_timeseries.*
+*_weights.*
+"""
+
+_README = """\
+Derivatives of difftract-bids: preprocessed diffusion images, fibre orientation distributions,
+tractograms and structural connectomes. Open sub-*.html for the report of each participant;
+CITATION.md holds the methods text and what to cite. Positions are scanner (RAS+) millimetres.
+"""
+
+
+def describe_dataset(
+    output_dir: Path, *, raw_dir: Path, atlases: dict[str, dict[str, Any]], citation: str
+) -> None:
+    """Write dataset_description.json, .bidsignore, README, CITATION.md and atlas descriptions.
+
+    Several runs may do so at once, one participant each: they take turns, and links and atlases
+    that an earlier run described are kept.
+
+    Parameters
+    ----------
+    output_dir
+        Derivatives folder.
+    raw_dir
+        The raw dataset, linked under the name ``raw``.
+    atlases
+        Name and description of each atlas (content of ``atlas-<name>_description.json``).
+    citation
+        Methods text in Markdown.
+    """
+    output_dir.mkdir(parents=True, exist_ok=True)
+    with _turn(output_dir):
+        description = {
+            "Name": "difftract_bids: structural connectomes by differentiable tractography",
+            "BIDSVersion": BIDS_VERSION,
+            "DatasetType": "derivative",
+            "GeneratedBy": [{"Name": "difftract_bids", "Version": __version__}],
+            "HowToAcknowledge": "Please cite what CITATION.md lists.",
+            "DatasetLinks": {"raw": raw_dir.resolve().as_uri()},
+            "SourceDatasets": [{"URL": raw_dir.resolve().as_uri()}],
+            "License": _license_of(raw_dir),
+        }
+        write_json(output_dir / "dataset_description.json", description)
+        write_text_atomic(output_dir / ".bidsignore", _IGNORED)
+        write_text_atomic(output_dir / "README", _README)
+        write_text_atomic(output_dir / "CITATION.md", citation)
+        for name, content in atlases.items():
+            write_json(output_dir / f"atlas-{name}_description.json", content)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a JSON file whole, indented, non-ASCII kept."""
+    write_text_atomic(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def _license_of(raw_dir: Path) -> str:
+    """Find the licence of the raw data: it binds what is derived from them."""
+    try:
+        raw = json.loads((raw_dir / "dataset_description.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return "See the raw dataset."
+    return str(raw.get("License") or "See the raw dataset.")
+
+
+@contextmanager
+def _turn(folder: Path) -> Iterator[None]:
+    """Hold a lock on a folder, where the file system has locks (some network ones have none)."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        # Without a lock every file is still written whole; only the order is left to chance.
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)

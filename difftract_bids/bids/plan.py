@@ -1,0 +1,132 @@
+"""The plan of a run: everything that is decided, and checked, before the first step starts."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from difftract_bids.bids.atlases import Atlas, check_atlas, resolve_atlas
+from difftract_bids.bids.layout import choose_participants, open_raw
+from difftract_bids.bids.preflight import check_folders, check_run
+from difftract_bids.bids.runs import DWIRun, find_runs
+from difftract_bids.config import Config
+from difftract_bids.errors import AtlasError
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What the machine may give.
+
+    Attributes
+    ----------
+    n_procs
+        CPUs in all.
+    omp_nthreads
+        CPUs that one step may use.
+    mem_gb
+        Memory of all steps together, GB; ``None`` leaves it to Nipype (90% of the machine's).
+    """
+
+    n_procs: int
+    omp_nthreads: int
+    mem_gb: float | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be done, on which files.
+
+    Attributes
+    ----------
+    bids_dir, output_dir, work_dir
+        Folders, absolute.
+    runs
+        Diffusion runs of all participants.
+    atlases
+        Parcellations, checked.
+    config
+        Settings.
+    """
+
+    bids_dir: Path
+    output_dir: Path
+    work_dir: Path
+    runs: tuple[DWIRun, ...]
+    atlases: tuple[Atlas, ...]
+    config: Config
+
+    @property
+    def participants(self) -> list[str]:
+        """Labels of the participants, sorted."""
+        return sorted({run.participant for run in self.runs})
+
+    def of(self, participant: str) -> list[DWIRun]:
+        """Diffusion runs of one participant."""
+        return [run for run in self.runs if run.participant == participant]
+
+
+def make_plan(
+    bids_dir: Path,
+    output_dir: Path,
+    work_dir: Path,
+    config: Config,
+    *,
+    participants: list[str] | None = None,
+    sessions: list[str] | None = None,
+) -> Plan:
+    """Find the inputs and check everything that can be checked in seconds.
+
+    Parameters
+    ----------
+    bids_dir
+        Raw dataset; it is only read.
+    output_dir, work_dir
+        Where results and intermediate files go.
+    config
+        Settings.
+    participants, sessions
+        Labels, with or without prefix; all when ``None``.
+
+    Raises
+    ------
+    DifftractError
+        The first thing that is wrong: what, where, and the remedy.
+    """
+    labels = choose_participants(bids_dir, participants)
+    check_folders(bids_dir, output_dir, work_dir)
+    atlases = tuple(resolve_atlas(spec) for spec in config.atlases)
+    _refuse_twins(atlases)
+    layout = open_raw(bids_dir, labels)
+    runs = tuple(run for label in labels for run in find_runs(layout, label, sessions))
+    for run in runs:
+        check_run(run, b0_threshold_s_mm2=config.preprocessing.b0_threshold_s_mm2)
+        for atlas in atlases:
+            check_atlas(atlas, run)
+    return Plan(
+        bids_dir.resolve(), output_dir.resolve(), work_dir.resolve(), runs, atlases, config
+    )
+
+
+def share_cpus(n_runs: int, n_procs: int | None, omp_nthreads: int | None) -> tuple[int, int]:
+    """Choose CPUs in all and CPUs a step: several runs at once before several CPUs a step.
+
+    Returns
+    -------
+    tuple of int
+        ``n_procs`` and ``omp_nthreads``.
+    """
+    total = n_procs or len(os.sched_getaffinity(0))
+    per_step = omp_nthreads or max(1, min(8, total // max(1, n_runs)))
+    return total, min(per_step, total)
+
+
+def _refuse_twins(atlases: tuple[Atlas, ...]) -> None:
+    names = [atlas.name for atlas in atlases]
+    twins = sorted({name for name in names if names.count(name) > 1})
+    if twins:
+        raise AtlasError(
+            f"Two atlases have the same name: {', '.join(twins)}.",
+            where="--atlases",
+            remedy="Their matrices would overwrite each other; name each once.",
+        )

@@ -1,0 +1,137 @@
+"""Everything that can be found wrong in seconds is found here, before anything long starts."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import struct
+import tempfile
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import SpatialImage
+
+from difftract_bids.bids.runs import DWIRun
+from difftract_bids.errors import InputError, UsageError
+from difftract_bids.io.gradients import read_gradients
+
+
+def check_run(run: DWIRun, *, b0_threshold_s_mm2: float) -> None:
+    """Check the files of a diffusion run: whole, four-dimensional, with a fitting gradient table.
+
+    Raises
+    ------
+    InputError
+        What is wrong, where, and the remedy.
+    """
+    image = _check_image(run.dwi, ndim=4)
+    read_gradients(
+        run.bval,
+        run.bvec,
+        image.affine,
+        n_volumes=image.shape[3],
+        b0_threshold_s_mm2=b0_threshold_s_mm2,
+    )
+    if run.t1w is not None:
+        _check_image(run.t1w, ndim=3)
+
+
+def check_folders(bids_dir: Path, output_dir: Path, work_dir: Path) -> None:
+    """Check that results can be written, and that no raw data lie in their way.
+
+    Raises
+    ------
+    UsageError
+        If a folder cannot be written to, or lies where the raw data are.
+    """
+    raw = bids_dir.resolve()
+    for folder, option in ((output_dir, "OUTPUT_DIR"), (work_dir, "--work-dir")):
+        target = folder.resolve()
+        below = _parts_below(target, raw)
+        if target == raw or any(part.startswith("sub-") for part in below):
+            raise UsageError(
+                f"{option} lies among the raw data, which are never written to.",
+                where=folder,
+                remedy=f"Choose another folder, such as {raw}/derivatives/difftract_bids.",
+            )
+        _check_writable(folder, option)
+
+
+def _parts_below(path: Path, root: Path) -> tuple[str, ...]:
+    return path.relative_to(root).parts if path.is_relative_to(root) else ()
+
+
+def _check_writable(folder: Path, option: str) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # Permission bits do not tell on network and read-only file systems: try it.
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UsageError(
+            f"{option} cannot be written to: {error.strerror or error}.",
+            where=folder,
+            remedy="Choose another folder, or ask for write permission.",
+        ) from error
+
+
+def _check_image(path: Path, *, ndim: int) -> SpatialImage:
+    try:
+        image = nib.load(path)
+    except (OSError, EOFError, ValueError, ImageFileError) as error:
+        raise InputError(
+            f"The image cannot be read: {error}.",
+            where=path,
+            remedy="Check that it was copied completely, or convert it again.",
+        ) from error
+    shape = image.shape
+    if len(shape) != ndim or 0 in shape:
+        raise InputError(
+            f"The image has the shape {shape}; {ndim} dimensions are needed.",
+            where=path,
+            remedy="Convert the DICOM files again, or leave the file out (.bidsignore).",
+        )
+    affine = np.asarray(image.affine)
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-6:
+        raise InputError(
+            "The affine of the image is not invertible.",
+            where=path,
+            remedy="Convert the DICOM files again: the header's sform or qform is damaged.",
+        )
+    _check_length(path, image)
+    return image
+
+
+def _check_length(path: Path, image: SpatialImage) -> None:
+    """Compare the file's length with what its header promises, without reading it all."""
+    itemsize = image.header.get_data_dtype().itemsize
+    expected = int(image.dataobj.offset) + int(np.prod(image.shape, dtype=np.int64)) * itemsize
+    size = path.stat().st_size
+    # A gzip file ends with the length of its content (modulo 2^32): a truncated one ends with
+    # something else. The rest is read only when a multi-member file makes the trailer ambiguous.
+    if path.suffix == ".gz":
+        with path.open("rb") as stream:
+            stream.seek(-4, os.SEEK_END)
+            (trailer,) = struct.unpack("<I", stream.read(4))
+        complete = trailer == expected % 2**32 or _unpacked_size(path) >= expected
+    else:
+        complete = size >= expected
+    if not complete:
+        raise InputError(
+            f"The image is truncated: its header promises {expected} bytes.",
+            where=path,
+            remedy="Copy or convert it again.",
+        )
+
+
+def _unpacked_size(path: Path) -> int:
+    total = 0
+    try:
+        with gzip.open(path) as stream:
+            while chunk := stream.read(1 << 24):
+                total += len(chunk)
+    except (EOFError, OSError, gzip.BadGzipFile):
+        return -1
+    return total

@@ -1,0 +1,192 @@
+"""The command line of the BIDS App, in fMRIPrep's and QSIPrep's words where they have them."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import Field, fields
+from importlib.metadata import version
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from difftract_bids import config as settings
+from difftract_bids.errors import UsageError
+
+_EXAMPLES = """\
+examples:
+  difftract-bids /data/bids /data/derivatives/difftract participant
+  difftract-bids /data/bids /out participant --participant-label 01 02 --nprocs 8
+  difftract-bids /data/bids /out participant --atlases Schaefer2018=/data/atlases ICBM100
+"""
+
+#: Which settings are options, under which heading.
+_GROUPS = {
+    "preprocessing": settings.PreprocessingConfig,
+    "fodf": settings.FodfConfig,
+    "tracking": settings.TrackingConfig,
+    "seeding": settings.SeedingConfig,
+    "connectome": settings.ConnectomeConfig,
+    "output": settings.OutputConfig,
+}
+_TITLES = {
+    "preprocessing": "preprocessing",
+    "fodf": "fibre orientation distributions",
+    "tracking": "tracking",
+    "seeding": "seeding",
+    "connectome": "connectome",
+    "output": "output",
+}
+#: Names that MRtrix or QSIPrep users know by another word than the field's.
+_FLAGS = {"algorithm": "--tracking-algorithm", "backend": "--tracking-backend"}
+_UNIT_SUFFIXES = ("_s_mm2", "_mm", "_deg")
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raise our own error, so that every unusable argument ends the same way."""
+
+    def error(self, message: str) -> Any:  # noqa: ANN401
+        raise UsageError(
+            f"The command line cannot be understood: {message}.",
+            remedy=f"See {self.prog} --help.",
+        )
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Make the parser; settings have no defaults here, so that a file can set them."""
+    parser = _Parser(
+        prog="difftract-bids",
+        description="From diffusion MRI (BIDS) to structural connectomes (BIDS derivatives).",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("bids_dir", type=Path, help="root folder of a BIDS dataset")
+    parser.add_argument("output_dir", type=Path, help="folder for the derivatives")
+    parser.add_argument("analysis_level", choices=["participant"], help="stage of the analysis")
+    parser.add_argument(
+        "--version", action="version", version=f"difftract-bids {version('difftract-bids')}"
+    )
+    _add_selection(parser)
+    _add_atlases(parser)
+    for name, config in _GROUPS.items():
+        _add_settings(parser.add_argument_group(_TITLES[name]), name, config)
+    _add_execution(parser)
+    return parser
+
+
+def settings_from(arguments: argparse.Namespace) -> settings.Config:
+    """Merge defaults, the configuration file and the command line, in this order."""
+    config = settings.Config()
+    if arguments.config_file:
+        config = settings.Config.from_toml(arguments.config_file)
+    tables: dict[str, Any] = {}
+    for key, value in vars(arguments).items():
+        group, _, name = key.partition(".")
+        if name:
+            tables.setdefault(group, {})[name] = value
+    if arguments.atlases:
+        tables["atlases"] = tuple(arguments.atlases)
+    return settings.merge(config, tables, where="the command line")
+
+
+def _add_selection(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("selection")
+    group.add_argument(
+        "--participant-label", nargs="+", metavar="LABEL", help="participants (default: all)"
+    )
+    group.add_argument(
+        "--session-label", nargs="+", metavar="LABEL", help="sessions (default: all)"
+    )
+    group.add_argument(
+        "--skip-bids-validation",
+        action="store_true",
+        help="accepted for other apps' sake: inputs are always checked, and only those needed",
+    )
+
+
+def _add_atlases(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("parcellations")
+    group.add_argument(
+        "--atlases",
+        nargs="+",
+        metavar="ATLAS",
+        help="a built-in name (ICBM100), a TemplateFlow name such as Schaefer2018, or NAME=PATH "
+        "of a BIDS atlas dataset or of derivatives with one dseg a participant (default: ICBM100)",
+    )
+
+
+def _add_execution(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("execution")
+    group.add_argument(
+        "-w", "--work-dir", type=Path, help="working folder (default: OUTPUT_DIR/../work)"
+    )
+    group.add_argument("--clean-workdir", action="store_true", help="remove it after success")
+    group.add_argument(
+        "--nprocs",
+        "--nthreads",
+        "--n-cpus",
+        type=_positive,
+        dest="nprocs",
+        metavar="N",
+        help="CPUs to use in all (default: all available)",
+    )
+    group.add_argument("--omp-nthreads", type=_positive, metavar="N", help="CPUs one step may use")
+    group.add_argument(
+        "--mem-mb", type=_positive, metavar="MB", help="memory limit of all steps together"
+    )
+    group.add_argument(
+        "--config-file", type=Path, help="TOML file of settings; options override it"
+    )
+    group.add_argument(
+        "--stop-on-first-crash", action="store_true", help="do not finish the others"
+    )
+    group.add_argument(
+        "--reports-only", action="store_true", help="rebuild the reports from OUTPUT_DIR"
+    )
+    group.add_argument(
+        "--notrack", action="store_true", help="accepted: there is no telemetry at all"
+    )
+    group.add_argument(
+        "-v", "--verbose", action="count", default=0, help="more messages (-vv: all)"
+    )
+
+
+def _add_settings(group: argparse._ArgumentGroup, table: str, config: type) -> None:
+    hints = get_type_hints(config)
+    for item in fields(config):
+        group.add_argument(
+            _FLAGS.get(item.name, _flag(item.name)),
+            dest=f"{table}.{item.name}",
+            default=argparse.SUPPRESS,
+            help=_help(item),
+            **_type(hints[item.name], item.metadata["unit"]),
+        )
+
+
+def _flag(name: str) -> str:
+    for suffix in _UNIT_SUFFIXES:
+        name = name.removesuffix(suffix)
+    return "--" + name.replace("_", "-")
+
+
+def _help(item: Field[Any]) -> str:
+    text = item.metadata["desc"].removesuffix(".").replace("%", "%%")
+    if item.default is None:
+        return text
+    default = f"{item.default:g}" if isinstance(item.default, float) else item.default
+    return f"{text} (default: {default})"
+
+
+def _type(hint: Any, unit: str) -> dict[str, Any]:  # noqa: ANN401
+    if get_origin(hint) is Literal:
+        return {"choices": get_args(hint)}
+    if get_origin(hint) in {Union, UnionType}:
+        (hint,) = (choice for choice in get_args(hint) if choice is not type(None))
+    return {"type": hint, "metavar": unit.upper() or "N"}
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("it must be 1 or more")
+    return value

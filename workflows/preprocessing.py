@@ -1,0 +1,98 @@
+"""From a raw diffusion run to a denoised one with its reference image and brain mask."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from nipype.interfaces import utility as niu
+from nipype.pipeline import engine as pe
+from niworkflows.engine.workflows import LiterateWorkflow
+
+from difftract_bids.config import PreprocessingConfig
+from difftract_bids.interfaces.preprocessing import (
+    ComputeBrainMask,
+    ConformGradients,
+    DenoiseDWI,
+    ExtractReference,
+)
+
+
+def init_preprocessing_wf(
+    config: PreprocessingConfig,
+    *,
+    omp_nthreads: int = 1,
+    mem_gb: float = 1.0,
+    name: str = "preprocessing_wf",
+) -> LiterateWorkflow:
+    """Preprocess one diffusion run.
+
+    Parameters
+    ----------
+    config
+        Settings of this stage.
+    omp_nthreads
+        CPUs that one step may use.
+    mem_gb
+        Size of the diffusion image in memory (float32), GB.
+    name
+        Name of the workflow.
+
+    Inputs
+    ------
+    dwi, bval, bvec
+        The raw run.
+
+    Outputs
+    -------
+    dwi, bval, bvec
+        Denoised image and conformed gradient table.
+    dwiref
+        Mean b=0 image.
+    mask
+        Brain mask.
+    noise_sd
+        Median noise standard deviation.
+    """
+    workflow = LiterateWorkflow(name=name)
+    workflow.__desc__ = _methods(config)
+
+    inputs = pe.Node(niu.IdentityInterface(["dwi", "bval", "bvec"]), name="inputnode")
+    outputs = pe.Node(
+        niu.IdentityInterface(["dwi", "bval", "bvec", "dwiref", "mask", "noise_sd"]),
+        name="outputnode",
+    )
+    gradients = pe.Node(ConformGradients(**asdict(config)), name="gradients", mem_gb=0.2)
+    denoise = pe.Node(
+        DenoiseDWI(**asdict(config)), name="denoise", n_procs=omp_nthreads, mem_gb=0.5 + 4 * mem_gb
+    )
+    reference = pe.Node(
+        ExtractReference(**asdict(config)), name="reference", mem_gb=0.3 + 2 * mem_gb
+    )
+    mask = pe.Node(ComputeBrainMask(), name="mask", n_procs=omp_nthreads, mem_gb=0.5)
+
+    workflow.connect([
+        (inputs, gradients, [("dwi", "dwi"), ("bval", "bval"), ("bvec", "bvec")]),
+        (inputs, denoise, [("dwi", "dwi")]),
+        (denoise, reference, [("dwi", "dwi")]),
+        (gradients, reference, [("bval", "bval"), ("bvec", "bvec")]),
+        (reference, mask, [("dwiref", "dwiref")]),
+        (denoise, outputs, [("dwi", "dwi"), ("noise_sd", "noise_sd")]),
+        (gradients, outputs, [("bval", "bval"), ("bvec", "bvec")]),
+        (reference, outputs, [("dwiref", "dwiref")]),
+        (mask, outputs, [("mask", "mask")]),
+    ])  # fmt: skip
+    return workflow
+
+
+def _methods(config: PreprocessingConfig) -> str:
+    denoising = (
+        "were denoised by Marchenko-Pastur principal component analysis [@mppca]"
+        if config.denoise_method == "mppca"
+        else "were used without denoising"
+    )
+    return (
+        f"The diffusion-weighted images {denoising}. A reference image was made by averaging the "
+        f"volumes with b-values up to {config.b0_threshold_s_mm2:g} s/mm², and a brain mask was "
+        "found in it by median filtering and Otsu's threshold [@median_otsu; @dipy]. Head motion, "
+        "eddy currents and susceptibility distortion were not corrected.\n"
+    )
