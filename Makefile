@@ -10,7 +10,7 @@ BIDS ?=
 DEMO ?= demo
 BASE_IMAGE ?= debian:bookworm-slim
 
-.PHONY: help demo test test-all lint bench image image-test clean
+.PHONY: help demo test test-all lint image image-test clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -29,10 +29,10 @@ demo: $(VENV)/.installed  ## run the whole app on a phantom (or BIDS=/path/to/da
 	$(BIN)/python -m difftract_bids.cli.demo --output $(DEMO) $(if $(BIDS),--bids-dir '$(BIDS)',)
 
 test: $(VENV)/.installed  ## the tests that take seconds to minutes
-	$(BIN)/python -m pytest
+	$(BIN)/pytest
 
 test-all: $(VENV)/.installed  ## every test that this machine can run, MRtrix3 comparisons included
-	$(BIN)/python -m pytest -m ''
+	$(BIN)/pytest -m ''
 
 lint: $(VENV)/.installed-dev  ## style, types, layers
 	$(BIN)/ruff check .
@@ -40,14 +40,11 @@ lint: $(VENV)/.installed-dev  ## style, types, layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.installed  ## measure speed
-	$(BIN)/python -m pytest -m '' tests/benchmarks
-
 image:  ## build the container image with docker, or buildah where there is none
-	packaging/build-image.sh --base $(BASE_IMAGE) $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX),)
+	.ci/build-image --base $(BASE_IMAGE) $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX),)
 
 image-test:  ## build the image for real and run the app inside it, root file system read-only
-	packaging/test-image.sh
+	.ci/test-image
 
 clean:
 	rm -rf $(VENV) $(DEMO) build dist

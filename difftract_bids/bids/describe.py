@@ -5,12 +5,13 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from difftract_bids import __version__
+from difftract_bids.bids.atlases import Atlas
 from difftract_bids.io.atomic import write_text_atomic
 
 BIDS_VERSION = "1.10.0"
@@ -41,7 +42,7 @@ CITATION.md holds the methods text and what to cite. Positions are scanner (RAS+
 
 
 def describe_dataset(
-    output_dir: Path, *, raw_dir: Path, atlases: dict[str, dict[str, Any]], citation: str
+    output_dir: Path, *, raw_dir: Path, atlases: Sequence[Atlas], citation: str
 ) -> None:
     """Write dataset_description.json, .bidsignore, README, CITATION.md and atlas descriptions.
 
@@ -55,7 +56,7 @@ def describe_dataset(
     raw_dir
         The raw dataset, linked under the name ``raw``.
     atlases
-        Name and description of each atlas (content of ``atlas-<name>_description.json``).
+        Each gets an ``atlas-<name>_description.json``.
     citation
         Methods text in Markdown.
     """
@@ -75,13 +76,23 @@ def describe_dataset(
         write_text_atomic(output_dir / ".bidsignore", _IGNORED)
         write_text_atomic(output_dir / "README", _README)
         write_text_atomic(output_dir / "CITATION.md", citation)
-        for name, content in atlases.items():
-            write_json(output_dir / f"atlas-{name}_description.json", content)
+        for atlas in atlases:
+            name = f"atlas-{atlas.name}_description.json"
+            write_json(output_dir / name, _described(atlas))
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a JSON file whole, indented, non-ASCII kept."""
     write_text_atomic(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def _described(atlas: Atlas) -> dict[str, Any]:
+    """Take over the atlas dataset's own description, where it has one."""
+    source = atlas.dataset / f"atlas-{atlas.name}_description.json"
+    try:
+        return dict(json.loads(source.read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return {"Name": atlas.name}
 
 
 def _license_of(raw_dir: Path) -> str:

@@ -59,9 +59,14 @@ class DWIRun:
     @property
     def stem(self) -> str:
         """First part of all its derivatives' names, such as ``sub-01_ses-A_run-1``."""
-        return "_".join(
-            f"{_KEYS[name]}-{self.entities[name]}" for name in INHERITED if name in self.entities
-        )
+        return "_".join(f"{key}-{value}" for key, value in self.file_entities.items())
+
+    @property
+    def file_entities(self) -> dict[str, str]:
+        """Entities by the short keys of file names: ``sub``, ``ses``, ``acq`` ..."""
+        return {
+            _KEYS[name]: str(self.entities[name]) for name in INHERITED if name in self.entities
+        }
 
     @property
     def node_name(self) -> str:
@@ -104,21 +109,22 @@ def _run(layout: BIDSLayout, image: Any, anatomical: list[Any]) -> DWIRun:  # no
     return DWIRun(
         entities={name: found[name] for name in INHERITED if name in found},
         dwi=Path(image.path),
-        bval=_companion(layout.get_bval(image.path, full_search=True), image.path, "bval"),
-        bvec=_companion(layout.get_bvec(image.path, full_search=True), image.path, "bvec"),
+        bval=_companion(layout, image.path, "bval"),
+        bvec=_companion(layout, image.path, "bvec"),
         t1w=_t1w_for(found.get("session"), anatomical),
         metadata=_sidecar(layout, image.path),
     )
 
 
-def _companion(path: str | None, dwi: str, kind: str) -> Path:
-    if not path:
+def _companion(layout: BIDSLayout, dwi: str, kind: str) -> Path:
+    nearest = layout.get_nearest(dwi, extension=f".{kind}", suffix="dwi", full_search=True)
+    if not nearest:
         raise InputError(
             f"The diffusion image has no .{kind} file.",
             where=dwi,
             remedy=f"Put {Path(dwi).name.split('.', maxsplit=1)[0]}.{kind} beside it.",
         )
-    return Path(path)
+    return Path(nearest)
 
 
 def _t1w_for(session: str | None, anatomical: list[Any]) -> Path | None:

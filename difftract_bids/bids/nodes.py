@@ -1,0 +1,132 @@
+"""Nodes of an atlas: the table that names the labels of its image."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from difftract_bids.errors import AtlasError, InputError
+from difftract_bids.io.images import load_volume
+
+TABLE_REMEDY = "It needs a row per label, with the columns index (a whole number >= 1) and name."
+_SIDE = re.compile(r"(?:^|[_\-.])(?:(l|lh|left)|(r|rh|right))(?:[_\-.]|$)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class NodeTable:
+    """The nodes of an atlas, in the order of its table: label value, name, hemisphere.
+
+    Attributes
+    ----------
+    index
+        Label values in the image; positive and distinct.
+    name
+        Distinct names.
+    hemisphere
+        ``left``, ``right`` or the empty string where neither table nor name says.
+    """
+
+    index: tuple[int, ...]
+    name: tuple[str, ...]
+    hemisphere: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def names_of(self, labels: Iterable[int]) -> list[str]:
+        """Names of some labels, in the table's order."""
+        wanted = set(labels)
+        return [name for i, name in zip(self.index, self.name, strict=True) if i in wanted]
+
+
+def read_nodes(table: Path) -> NodeTable:
+    """Read the node table (TSV) of an atlas; a row with index 0 is background and left out.
+
+    Raises
+    ------
+    AtlasError
+        If the file cannot be read, a column is missing, or an index or name is missing, repeated
+        or not usable.
+    """
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as lines:
+            rows = list(csv.DictReader(lines, delimiter="\t"))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise AtlasError(
+            f"The atlas table cannot be read: {error}.", where=table, remedy=TABLE_REMEDY
+        ) from error
+    columns = list(rows[0]) if rows else []
+    missing = [column for column in ("index", "name") if column not in columns]
+    if missing:
+        raise AtlasError(
+            f"The atlas table has no column {' and no column '.join(missing)}.",
+            where=table,
+            remedy=TABLE_REMEDY,
+        )
+    try:
+        indices = [int(row["index"]) for row in rows]
+    except (TypeError, ValueError) as error:
+        raise AtlasError(
+            f"An index is no whole number: {error}.", where=table, remedy=TABLE_REMEDY
+        ) from error
+    kept = [(i, row) for i, row in zip(indices, rows, strict=True) if i != 0]
+    names = [(row["name"] or "").strip() for _, row in kept]
+    _require_distinct("index", [str(i) for i, _ in kept], table)
+    _require_distinct("name", names, table)
+    if not kept or min(i for i, _ in kept) < 0 or not all(names):
+        raise AtlasError(
+            "The atlas table has no row, a negative index or an empty name.",
+            where=table,
+            remedy=TABLE_REMEDY,
+        )
+    sides = [_hemisphere(row.get("hemisphere") or "", row["name"]) for _, row in kept]
+    return NodeTable(tuple(i for i, _ in kept), tuple(names), tuple(sides))
+
+
+def check_image(image: Path, nodes: NodeTable) -> None:
+    """Check that a label image holds labels, and only such as the table names.
+
+    Raises
+    ------
+    AtlasError
+        If it cannot be read, has no label, or labels that the table lacks.
+    """
+    try:
+        labels = np.unique(load_volume(image, ndim=3, dtype=np.int64).data)
+    except InputError as error:
+        raise AtlasError(error.what, where=image, remedy=error.remedy) from error
+    labels = labels[labels != 0]
+    if not labels.size:
+        raise AtlasError(
+            "The atlas image holds no label.", where=image, remedy="Give a label image (dseg)."
+        )
+    unnamed = sorted(set(labels.tolist()) - set(nodes.index))
+    if unnamed:
+        some = ", ".join(map(str, unnamed[:8])) + (", ..." if len(unnamed) > 8 else "")
+        raise AtlasError(
+            f"{len(unnamed)} of {labels.size} labels in the image have no row in the table: "
+            f"{some}.",
+            where=image,
+            remedy="Add them to the table, or set them to 0 in the image.",
+        )
+
+
+def _hemisphere(given: str, name: str) -> str:
+    match = _SIDE.search(given) or _SIDE.search(name)
+    return "" if match is None else "left" if match[1] else "right"
+
+
+def _require_distinct(column: str, values: Sequence[str], table: Path) -> None:
+    repeated = sorted({value for value in values if values.count(value) > 1})
+    if repeated:
+        raise AtlasError(
+            f"The atlas table repeats {len(repeated)} values of {column}: "
+            f"{', '.join(repeated[:5])}.",
+            where=table,
+            remedy=TABLE_REMEDY,
+        )

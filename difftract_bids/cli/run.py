@@ -1,0 +1,191 @@
+"""``difftract-bids``: plan, run, check what was promised, and say how it went by the exit code."""
+
+from __future__ import annotations
+
+import multiprocessing
+import shutil
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from difftract_bids.cli.parser import build_parser, settings_from
+from difftract_bids.errors import DifftractError
+
+if TYPE_CHECKING:
+    import argparse
+
+    from difftract_bids.bids.plan import Plan, Resources
+
+#: Exit codes: everything done; a participant failed or an output is missing; unusable input.
+DONE, FAILED, UNUSABLE = 0, 1, 2
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the BIDS App.
+
+    Parameters
+    ----------
+    argv
+        Arguments; those of the process when ``None``.
+
+    Returns
+    -------
+    int
+        0 all done, 1 a participant failed or an expected output is missing, 2 arguments or inputs
+        are unusable (found before anything long starts).
+    """
+    # Forked workers hang once the parent has run a torch operation.
+    multiprocessing.set_start_method("forkserver", force=True)
+    try:
+        arguments = build_parser().parse_args(argv)
+        config = settings_from(arguments)
+        plan, resources = _plan(arguments, config)
+    except DifftractError as error:
+        print(f"difftract-bids: error: {error}", file=sys.stderr)
+        return UNUSABLE
+    return execute(plan, resources, arguments)
+
+
+def execute(plan: Plan, resources: Resources, arguments: argparse.Namespace) -> int:
+    """Carry out a plan and say on the terminal what became of each participant."""
+    started = time.monotonic()
+    logs = _log_folder(plan)
+    _say(
+        f"{len(plan.participants)} participant(s), {len(plan.runs)} diffusion run(s), "
+        f"atlases: {', '.join(atlas.name for atlas in plan.atlases)}; "
+        f"{resources.n_procs} CPU(s), {resources.omp_nthreads} a step. Log: {logs}"
+    )
+    if not arguments.reports_only:
+        _run_workflow(plan, resources, logs, arguments)
+    failures = _finish(plan, logs)
+    minutes = (time.monotonic() - started) / 60
+    for participant in plan.participants:
+        if participant in failures:
+            _say(f"sub-{participant}: FAILED. {failures[participant]}")
+        else:
+            _say(f"sub-{participant}: done. Report: {plan.output_dir / f'sub-{participant}.html'}")
+    _say(
+        f"{len(plan.participants) - len(failures)} done, {len(failures)} failed in {minutes:.1f} min."
+    )
+    if failures:
+        return FAILED
+    if arguments.clean_workdir:
+        shutil.rmtree(plan.work_dir, ignore_errors=True)
+    return DONE
+
+
+def _plan(arguments: argparse.Namespace, config: Any) -> tuple[Plan, Resources]:  # noqa: ANN401
+    from difftract_bids.bids.plan import Resources, make_plan, share_cpus
+
+    work_dir = arguments.work_dir or arguments.output_dir.resolve().parent / "work"
+    plan = make_plan(
+        arguments.bids_dir,
+        arguments.output_dir,
+        work_dir,
+        config,
+        participants=arguments.participant_label,
+        sessions=arguments.session_label,
+    )
+    n_procs, omp_nthreads = share_cpus(len(plan.runs), arguments.nprocs, arguments.omp_nthreads)
+    mem_gb = arguments.mem_mb / 1024 if arguments.mem_mb else None
+    return plan, Resources(n_procs, omp_nthreads, mem_gb)
+
+
+def _log_folder(plan: Plan) -> Path:
+    """Make a folder of this run's own, so that parallel runs do not mix their logs."""
+    import uuid
+
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    folder = plan.output_dir / "logs" / f"{stamp}_{uuid.uuid4().hex[:8]}"
+    folder.mkdir(parents=True)
+    (folder / "config.toml").write_text(plan.config.to_toml(), encoding="utf-8")
+    (folder / "command.txt").write_text(" ".join(sys.argv) + "\n", encoding="utf-8")
+    return folder
+
+
+def _run_workflow(
+    plan: Plan, resources: Resources, logs: Path, arguments: argparse.Namespace
+) -> None:
+    from difftract_bids.bids.describe import describe_dataset
+    from difftract_bids.reports.methods import methods_markdown
+    from difftract_bids.workflows.app import init_difftract_wf
+
+    _configure_nipype(logs, arguments)
+    workflow = init_difftract_wf(plan, omp_nthreads=resources.omp_nthreads)
+    describe_dataset(
+        plan.output_dir,
+        raw_dir=plan.bids_dir,
+        atlases=plan.atlases,
+        citation=methods_markdown(workflow.visit_desc()),
+    )
+    plugin_args: dict[str, Any] = {"n_procs": resources.n_procs, "mp_context": "forkserver"}
+    if resources.mem_gb is not None:
+        plugin_args["memory_gb"] = resources.mem_gb
+    try:
+        workflow.run(plugin="MultiProc", plugin_args=plugin_args)
+    except Exception as error:  # noqa: BLE001
+        # Nipype raises whatever a node raised once all others are done: the outputs that are
+        # missing say which participants failed, the crash files say why.
+        (logs / "failure.txt").write_text(f"{error}\n", encoding="utf-8")
+
+
+def _configure_nipype(logs: Path, arguments: argparse.Namespace) -> None:
+    import logging
+
+    from nipype import config as nipype_config
+    from nipype import logging as nipype_logging
+
+    nipype_config.update_config(
+        {
+            "logging": {"log_directory": str(logs), "log_to_file": "true"},
+            "execution": {
+                "crashdump_dir": str(logs),
+                "crashfile_format": "txt",
+                "stop_on_first_crash": str(arguments.stop_on_first_crash).lower(),
+                "check_version": "false",
+                "parameterize_dirs": "false",
+            },
+        }
+    )
+    nipype_logging.update_logging(nipype_config)
+    level = {0: logging.WARNING, 1: logging.INFO}.get(arguments.verbose, logging.DEBUG)
+    for name in ("nipype", "nipype.workflow", "nipype.interface", "nipype.utils"):
+        logging.getLogger(name).setLevel(level)
+
+
+def _finish(plan: Plan, logs: Path) -> dict[str, str]:
+    """Assemble the reports and look for what was promised; say why each participant failed."""
+    from difftract_bids.bids.outputs import missing_outputs
+    from difftract_bids.reports.assembly import assemble_report
+
+    names = [atlas.name for atlas in plan.atlases]
+    failures = {}
+    for participant in plan.participants:
+        assemble_report(plan.output_dir, participant)
+        missing = missing_outputs(plan.output_dir, plan.of(participant), names, plan.config)
+        if missing:
+            failures[participant] = (
+                f"{len(missing)} promised output(s) missing, first: {missing[0]}. "
+                + _reason(participant, logs)
+            )
+    return failures
+
+
+def _reason(participant: str, logs: Path) -> str:
+    """Find the error behind a participant's first crash file."""
+    for crash in sorted(
+        logs.glob(f"crash-*sub_{participant}*.txt"), key=lambda p: p.stat().st_mtime
+    ):
+        lines = [
+            line.strip() for line in crash.read_text(errors="replace").splitlines() if line.strip()
+        ]
+        marks = [i for i, line in enumerate(lines) if line.startswith(("difftract_bids.errors.",))]
+        said = " ".join(lines[marks[-1] :]) if marks else (lines[-1] if lines else "")
+        return f"Reason: {said.removeprefix('difftract_bids.errors.')} (crash file: {crash})"
+    return f"See {logs}."
+
+
+def _say(message: str) -> None:
+    print(message, flush=True)

@@ -1,0 +1,58 @@
+"""Settings: ranges, TOML, and the order in which they override each other."""
+
+import pytest
+
+from difftract_bids.config import Config, TrackingConfig, merge
+from difftract_bids.errors import ConfigError
+
+
+def test_every_setting_survives_toml(tmp_path):
+    tables = {
+        "tracking": {"integrator": "rk4", "step_size_mm": 0.25, "cutoff": 0.05},
+        "seeding": {"n_seeds": 7},
+        "atlases": ["A", 'B="quoted"\\path'],
+    }
+    config = merge(Config(), tables, where="here")
+    path = tmp_path / "config.toml"
+    path.write_text(config.to_toml(), encoding="utf-8")
+    assert Config.from_toml(path) == config
+
+
+@pytest.mark.parametrize(
+    ("tables", "said"),
+    [
+        ({"tracking": {"stepsize": 1}}, r"tracking\.stepsize"),
+        ({"tractography": {}}, "tractography"),
+        ({"tracking": {"step_size_mm": -1.0}}, "step_size_mm is -1.0"),
+        ({"tracking": {"max_angle_deg": 120.0}}, "max_angle_deg"),
+        ({"tracking": {"integrator": "rk45"}}, "rk4_classic"),
+        ({"fodf": {"lmax": 7}}, "even number from 2 to 12"),
+        ({"seeding": {"n_seeds": 0}}, "n_seeds"),
+        ({"connectome": {"assignment_radius_mm": float("nan")}}, "assignment_radius_mm"),
+        ({"seeding": 3}, r"\[seeding\] is not a table"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_what_is_allowed(tables, said):
+    with pytest.raises(ConfigError, match=said):
+        merge(Config(), tables, where="here")
+
+
+def test_a_file_that_is_not_toml_is_refused_by_name(tmp_path):
+    (tmp_path / "a.toml").write_text("= 3")
+    with pytest.raises(ConfigError, match=r"a\.toml"):
+        Config.from_toml(tmp_path / "a.toml")
+
+
+@pytest.mark.parametrize(
+    ("integrator", "step_mm"), [("euler", 0.2), ("rk4", 0.5), ("midpoint", 0.5)]
+)
+def test_defaults_follow_mrtrix_in_the_size_of_a_voxel(integrator, step_mm):
+    resolved = TrackingConfig(integrator=integrator).resolve(2.0)
+    assert resolved.step_size_mm == pytest.approx(step_mm)
+    assert (resolved.min_length_mm, resolved.max_length_mm) == (10.0, 200.0)
+    assert (resolved.max_angle_deg, resolved.cutoff) == (60.0, 0.1)
+
+
+def test_what_the_user_sets_is_not_overridden_by_the_voxel_size():
+    assert TrackingConfig(step_size_mm=0.7, cutoff=0.0).resolve(2.0).step_size_mm == 0.7
+    assert TrackingConfig(cutoff=0.0).resolve(2.0).cutoff == 0.0

@@ -1,0 +1,63 @@
+"""Names of outputs, and the check that promised ones exist."""
+
+from pathlib import Path
+
+import pytest
+
+from difftract_bids.bids.layout import open_derivatives
+from difftract_bids.bids.outputs import OUTPUTS, missing_outputs, output_path, promised_outputs
+from difftract_bids.bids.runs import DWIRun
+from difftract_bids.config import Config, OutputConfig
+
+
+def dwi_run(t1w=None, **entities):
+    files = (Path("a.nii.gz"), Path("a.bval"), Path("a.bvec"))
+    return DWIRun({"subject": "01", **entities}, *files, t1w=t1w)
+
+
+def test_matrices_are_named_as_the_drafts_of_the_standard_have_them():
+    run = dwi_run(session="A", direction="AP", run="02")
+    assert output_path(run, "count", Config(), "X1") == (
+        "sub-01/ses-A/dwi/sub-01_ses-A_dir-AP_run-02_atlas-X1_meas-count_relmat.dense.tsv"
+    )
+
+
+def test_no_two_outputs_of_a_run_share_a_name():
+    names = list(promised_outputs(dwi_run(t1w=Path("t")), ["A", "B"], Config()))
+    assert len(names) == len(set(names))
+    assert sum("atlas-A_" in name for name in names) == sum("atlas-B_" in name for name in names)
+
+
+def test_the_tractogram_has_the_extension_of_the_format_asked_for():
+    config = Config(output=OutputConfig(tractogram_format="tck"))
+    assert output_path(dwi_run(), "tractogram", config).endswith("_tractogram.tck")
+
+
+def test_without_a_t1w_nothing_in_its_space_is_promised():
+    names = list(promised_outputs(dwi_run(), ["A"], Config()))
+    assert not [name for name in names if "T1w" in name]
+
+
+def test_missing_and_empty_outputs_are_both_found(tmp_path):
+    run = dwi_run()
+    promised = list(promised_outputs(run, ["A"], Config()))
+    for name in promised:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("content")
+    assert missing_outputs(tmp_path, [run], ["A"], Config()) == []
+    (tmp_path / promised[0]).unlink()
+    (tmp_path / promised[3]).write_text("")
+    found = missing_outputs(tmp_path, [run], ["A"], Config())
+    assert found == sorted([promised[0], promised[3]])
+
+
+@pytest.mark.parametrize("key", OUTPUTS)
+def test_pybids_reads_back_every_entity_of_every_output(tmp_path, key):
+    run = dwi_run(session="A", run="1")
+    path = tmp_path / output_path(run, key, Config(), "X" if OUTPUTS[key].per_atlas else None)
+    path.parent.mkdir(parents=True)
+    path.write_text("x")
+    (tmp_path / "dataset_description.json").write_text('{"Name": "n", "BIDSVersion": "1.10.0"}')
+    (found,) = open_derivatives(tmp_path).get(subject="01", session="A")
+    wanted = dict(OUTPUTS[key].entities)
+    assert {name: found.get_entities()[name] for name in wanted} == wanted
