@@ -75,7 +75,7 @@ def init_preprocessing_wf(
         (inputs, denoise, [("dwi", "dwi")]),
         (denoise, reference, [("dwi", "dwi")]),
         (gradients, reference, [("bval", "bval"), ("bvec", "bvec")]),
-        (reference, mask, [("dwiref", "dwiref")]),
+        (reference, mask, [("dwiref", "dwiref"), ("meandwi", "meandwi")]),
         (denoise, outputs, [("dwi", "dwi"), ("noise_sd", "noise_sd")]),
         (gradients, outputs, [("bval", "bval"), ("bvec", "bvec")]),
         (reference, outputs, [("dwiref", "dwiref")]),

@@ -56,8 +56,9 @@ def init_tracking_wf(
         "rk4_classic": "classical fourth-order Runge-Kutta steps",
     }[tracking.integrator]
     workflow.__desc__ = (
-        "Streamlines were propagated deterministically along fODF peaks by the SD_STREAM algorithm "
-        f"of MRtrix3 [@sdstream; @mrtrix3] with {integrator}, from {seeding.n_seeds:,} seeds "
+        "Streamlines were propagated deterministically along fODF peaks by the SD_STREAM "
+        f"algorithm of MRtrix3 [@sdstream; @mrtrix3] with {integrator}, from "
+        f"{seeding.n_seeds:,} seeds "
         f"placed at random in the brain mask (random seed {seeding.random_seed}), by a "
         "differentiable implementation in PyTorch [@pytorch] that gives the same streamlines.\n"
     )

@@ -60,6 +60,10 @@ OUTPUTS = {
         },
         needs_t1w=True,
     ),
+    "t1w_to_dwi": Output(
+        {"from": "T1w", "to": "dwi", "mode": "image", "suffix": "xfm", "extension": ".txt"},
+        needs_t1w=True,
+    ),
     "dwi_to_t1w": Output(
         {"from": "dwi", "to": "T1w", "mode": "image", "suffix": "xfm", "extension": ".txt"},
         needs_t1w=True,

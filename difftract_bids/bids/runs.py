@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 from bids import BIDSLayout
 
 from difftract_bids.errors import InputError
@@ -102,6 +104,11 @@ def find_runs(
         suffix="T1w", datatype="anat", extension=extension, subject=participant
     )
     return [_run(layout, image, anatomical) for image in images]
+
+
+def image_size_gb(path: Path) -> float:
+    """Size of an image in memory as float32, GB; read from its header."""
+    return float(math.prod(nib.load(path).shape)) * 4 / 1e9
 
 
 def _run(layout: BIDSLayout, image: Any, anatomical: list[Any]) -> DWIRun:  # noqa: ANN401

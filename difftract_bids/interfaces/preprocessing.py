@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from nipype.interfaces.base import File, SimpleInterface, TraitedSpec, traits
+from nipype.interfaces.base import File, SimpleInterface, TraitedSpec, isdefined, traits
 
 from difftract_bids.config import PreprocessingConfig
 from difftract_bids.interfaces.settings import settings_of, settings_spec
@@ -100,10 +100,11 @@ class ExtractReferenceOutputSpec(TraitedSpec):
     """Outputs of :class:`ExtractReference`."""
 
     dwiref = File(desc="Mean b=0 image.")
+    meandwi = File(desc="Mean of the diffusion-weighted volumes.")
 
 
 class ExtractReference(SimpleInterface):
-    """Average the b=0 volumes into the reference image of a run."""
+    """Average the b=0 volumes into the reference image of a run, and the others apart."""
 
     input_spec, output_spec = ExtractReferenceInputSpec, ExtractReferenceOutputSpec
 
@@ -119,10 +120,13 @@ class ExtractReference(SimpleInterface):
             vox2ras,
             b0_threshold_s_mm2=self.inputs.b0_threshold_s_mm2,
         )
-        path = save_volume(
-            b0_reference(dwi, gradients), vox2ras, Path(runtime.cwd) / "dwiref.nii.gz"
-        )
-        self._results["dwiref"] = str(path)
+        means = {
+            "dwiref": b0_reference(dwi, gradients),
+            "meandwi": dwi[..., ~gradients.b0_mask].mean(axis=-1),
+        }
+        for name, data in means.items():
+            path = save_volume(data, vox2ras, Path(runtime.cwd) / f"{name}.nii.gz")
+            self._results[name] = str(path)
         return runtime
 
 
@@ -130,6 +134,7 @@ class ComputeBrainMaskInputSpec(ThreadedSpec):
     """Inputs of :class:`ComputeBrainMask`."""
 
     dwiref = File(exists=True, mandatory=True, desc="Mean b=0 image.")
+    meandwi = File(exists=True, desc="Mean of the diffusion-weighted volumes, same grid.")
 
 
 class ComputeBrainMaskOutputSpec(TraitedSpec):
@@ -139,7 +144,7 @@ class ComputeBrainMaskOutputSpec(TraitedSpec):
 
 
 class ComputeBrainMask(SimpleInterface):
-    """Find the brain in a b=0 image."""
+    """Find the brain in a b=0 image, better so with the diffusion-weighted mean beside it."""
 
     input_spec, output_spec = ComputeBrainMaskInputSpec, ComputeBrainMaskOutputSpec
 
@@ -148,8 +153,10 @@ class ComputeBrainMask(SimpleInterface):
         from difftract_bids.preprocessing.mask import brain_mask
 
         reference = load_volume(self.inputs.dwiref, ndim=3)
+        meandwi = self.inputs.meandwi
+        mean = load_volume(meandwi, ndim=3).data if isdefined(meandwi) else None
         with limited_threads(self.inputs.num_threads):
-            mask = brain_mask(reference.data, reference.voxel_sizes_mm)
+            mask = brain_mask(reference.data, reference.voxel_sizes_mm, mean)
         path = save_volume(mask, reference.vox2ras, Path(runtime.cwd) / "mask.nii.gz")
         self._results["mask"] = str(path)
         return runtime

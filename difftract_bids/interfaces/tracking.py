@@ -66,9 +66,18 @@ class TrackStreamlines(SimpleInterface):
             shape=fodf.shape[:3],
         )
         voxel_size_mm = float(abs(np.linalg.det(vox2ras[:3, :3])) ** (1 / 3))
-        counts = {"Seeds": seeding.n_seeds, "Streamlines": len(streamlines)}
+        counts = {
+            "Seeds": seeding.n_seeds,
+            "Streamlines": len(streamlines),
+            "SeedStatus": _by_name(streamlines.count_seeds()),
+            "StopReasons": _by_name(streamlines.count_stops()),
+        }
         self._results["tractogram"] = str(path)
         self._results["metadata"] = tractogram_metadata(
             tracking.resolve(voxel_size_mm), seeding, counts
         )
         return runtime
+
+
+def _by_name(counts: dict[Any, int]) -> dict[str, int]:
+    return {status.name.lower(): count for status, count in counts.items()}

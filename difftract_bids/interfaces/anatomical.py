@@ -1,0 +1,158 @@
+"""Bringing the T1w and parcellations into the space of the diffusion data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nipype.interfaces.base import (
+    BaseInterfaceInputSpec,
+    File,
+    SimpleInterface,
+    TraitedSpec,
+    isdefined,
+    traits,
+)
+
+from difftract_bids.interfaces.threads import ThreadedSpec, limited_threads
+
+
+class AlignT1wInputSpec(ThreadedSpec):
+    """Inputs of :class:`AlignT1w`."""
+
+    t1w = File(exists=True, mandatory=True, desc="T1w image, with or without skull.")
+    dwiref = File(exists=True, mandatory=True, desc="Mean b=0 image.")
+    mask = File(exists=True, mandatory=True, desc="Brain mask on the b=0 image's grid.")
+
+
+class AlignT1wOutputSpec(TraitedSpec):
+    """Outputs of :class:`AlignT1w`."""
+
+    t1w_dwi = File(desc="The T1w's own voxels, placed in the space of the diffusion data.")
+    t1w_to_dwi = File(desc="ITK text: resamples the T1w onto the diffusion grid.")
+    dwi_to_t1w = File(desc="ITK text: its inverse.")
+
+
+class AlignT1w(SimpleInterface):
+    """Find the rigid motion between T1w and b=0 image, whatever their headers say.
+
+    The T1w is not interpolated: its affine is replaced, so that it keeps its resolution.
+    """
+
+    input_spec, output_spec = AlignT1wInputSpec, AlignT1wOutputSpec
+
+    def _run_interface(self, runtime):
+        import numpy as np
+
+        from difftract_bids.io.images import load_volume, save_volume
+        from difftract_bids.io.transforms import save_linear
+        from difftract_bids.preprocessing.registration import dilate_mm, register_rigid
+
+        dwiref = load_volume(self.inputs.dwiref, ndim=3)
+        mask = load_volume(self.inputs.mask, ndim=3).data > 0
+        t1w = load_volume(self.inputs.t1w, ndim=3)
+        with limited_threads(self.inputs.num_threads):
+            dwi_points_to_t1w = register_rigid(
+                dwiref,
+                t1w,
+                fixed_mask=dilate_mm(mask, dwiref.vox2ras, 10.0),
+                num_threads=self.inputs.num_threads,
+            )
+        folder = Path(runtime.cwd)
+        vox2ras = np.linalg.inv(dwi_points_to_t1w.matrix) @ t1w.vox2ras
+        self._results.update(
+            t1w_dwi=str(save_volume(t1w.data, vox2ras, folder / "t1w_dwi.nii.gz")),
+            t1w_to_dwi=str(save_linear(dwi_points_to_t1w, folder / "t1w_to_dwi.txt")),
+            dwi_to_t1w=str(save_linear(dwi_points_to_t1w.inverse(), folder / "dwi_to_t1w.txt")),
+        )
+        return runtime
+
+
+class RegisterTemplateInputSpec(ThreadedSpec):
+    """Inputs of :class:`RegisterTemplate`."""
+
+    anatomy = File(
+        exists=True, mandatory=True, desc="T1w (else b=0) in the diffusion data's space."
+    )
+    mask = File(exists=True, mandatory=True, desc="Brain mask in that space, on any grid.")
+    template = File(exists=True, mandatory=True, desc="T1w of the template, without skull.")
+
+
+class RegisterTemplateOutputSpec(TraitedSpec):
+    """Outputs of :class:`RegisterTemplate`."""
+
+    warp = File(desc="ITK displacement field: second part of template to diffusion space.")
+    affine = File(desc="ITK text: its first part.")
+
+
+class RegisterTemplate(SimpleInterface):
+    """Map a brain to a template: affine, then SyN."""
+
+    input_spec, output_spec = RegisterTemplateInputSpec, RegisterTemplateOutputSpec
+
+    def _run_interface(self, runtime):
+        from difftract_bids.io.images import load_volume
+        from difftract_bids.io.transforms import save_nonlinear
+        from difftract_bids.preprocessing.registration import register_nonlinear, resample
+
+        anatomy = load_volume(self.inputs.anatomy, ndim=3)
+        mask = load_volume(self.inputs.mask, ndim=3)
+        on_grid = resample(mask, anatomy.data.shape, anatomy.vox2ras, [], labels=True) > 0
+        with limited_threads(self.inputs.num_threads):
+            transform = register_nonlinear(
+                anatomy,
+                load_volume(self.inputs.template, ndim=3),
+                fixed_mask=on_grid,
+                num_threads=self.inputs.num_threads,
+            )
+        folder = Path(runtime.cwd)
+        warp, affine = save_nonlinear(transform, folder / "warp.nii.gz", folder / "affine.txt")
+        self._results.update(warp=str(warp), affine=str(affine))
+        return runtime
+
+
+class ResampleParcellationInputSpec(BaseInterfaceInputSpec):
+    """Inputs of :class:`ResampleParcellation`."""
+
+    parcellation = File(exists=True, mandatory=True, desc="Label image in its own space.")
+    table = File(exists=True, mandatory=True, desc="Node table (TSV) with index and name.")
+    mask = File(exists=True, mandatory=True, desc="Brain mask, the grid to bring it to.")
+    warp = File(exists=True, desc="From a template: displacement field of RegisterTemplate.")
+    affine = File(exists=True, desc="Affine of RegisterTemplate, or T1w to diffusion space.")
+
+
+class ResampleParcellationOutputSpec(TraitedSpec):
+    """Outputs of :class:`ResampleParcellation`."""
+
+    parcellation = File(desc="Label image on the grid of the diffusion data.")
+    notes = traits.List(traits.Str, desc="Which nodes were lost.")
+
+
+class ResampleParcellation(SimpleInterface):
+    """Bring a parcellation onto the diffusion grid in one nearest-neighbour interpolation."""
+
+    input_spec, output_spec = ResampleParcellationInputSpec, ResampleParcellationOutputSpec
+
+    def _run_interface(self, runtime):
+        import numpy as np
+
+        from difftract_bids.bids.nodes import read_nodes
+        from difftract_bids.io.images import load_volume, save_volume
+        from difftract_bids.preprocessing.parcellation import parcellation_in_dwi
+
+        mask = load_volume(self.inputs.mask, ndim=3)
+        labels, lost = parcellation_in_dwi(
+            load_volume(self.inputs.parcellation, ndim=3, dtype=np.int32),
+            read_nodes(Path(self.inputs.table)),
+            mask,
+            self._transforms(),
+        )
+        path = save_volume(labels, mask.vox2ras, Path(runtime.cwd) / "parcellation.nii.gz")
+        self._results["parcellation"] = str(path)
+        return runtime
+
+    def _transforms(self):
+        from difftract_bids.io.transforms import load_linear, load_nonlinear
+
+        if isdefined(self.inputs.warp):
+            return [load_nonlinear(self.inputs.warp, self.inputs.affine)]
+        return [load_linear(self.inputs.affine)] if isdefined(self.inputs.affine) else []

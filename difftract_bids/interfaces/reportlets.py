@@ -1,0 +1,287 @@
+"""Figures and tables of the report, one interface each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from nipype.interfaces.base import (
+    BaseInterfaceInputSpec,
+    File,
+    SimpleInterface,
+    TraitedSpec,
+    isdefined,
+    traits,
+)
+
+from difftract_bids.config import TrackingConfig
+
+
+class ReportletOutputSpec(TraitedSpec):
+    """What every reportlet gives."""
+
+    out_report = File(desc="SVG figure or HTML snippet.")
+
+
+class _Reportlet(SimpleInterface):
+    """Load, draw, and keep the path: a subclass says what to draw."""
+
+    output_spec = ReportletOutputSpec
+    _extension = "svg"
+
+    def _run_interface(self, runtime):
+        path = Path(runtime.cwd) / f"report.{self._extension}"
+        self._results["out_report"] = str(self._draw(path))
+        return runtime
+
+    def _draw(self, path):
+        raise NotImplementedError
+
+
+def _volume(path: str, *, ndim: int = 3) -> Any:
+    from difftract_bids.io.images import load_volume
+
+    return load_volume(path, ndim=ndim)
+
+
+class PlotGradientsInputSpec(BaseInterfaceInputSpec):
+    """Inputs of :class:`PlotGradients`."""
+
+    dwi = File(exists=True, mandatory=True, desc="Diffusion image that the table belongs to.")
+    bval = File(exists=True, mandatory=True, desc="b-values, s/mm².")
+    bvec = File(exists=True, mandatory=True, desc="b-vectors, FSL's convention.")
+    b0_threshold_s_mm2 = traits.Float(50.0, usedefault=True, desc="Largest b-value of b=0, s/mm².")
+
+
+class PlotGradients(_Reportlet):
+    """Draw shells and directions."""
+
+    input_spec = PlotGradientsInputSpec
+
+    def _draw(self, path):
+        import nibabel as nib
+
+        from difftract_bids.io.gradients import read_gradients
+        from difftract_bids.reports.gradients import plot_gradients
+
+        table = read_gradients(
+            self.inputs.bval,
+            self.inputs.bvec,
+            nib.load(self.inputs.dwi).affine,
+            b0_threshold_s_mm2=self.inputs.b0_threshold_s_mm2,
+        )
+        return plot_gradients(table, path)
+
+
+class _OnReferenceInputSpec(BaseInterfaceInputSpec):
+    dwiref = File(exists=True, mandatory=True, desc="Mean b=0 image.")
+    mask = File(exists=True, mandatory=True, desc="Brain mask, same grid.")
+
+
+class PlotMask(_Reportlet):
+    """Draw the brain mask over the reference image."""
+
+    input_spec = _OnReferenceInputSpec
+
+    def _draw(self, path):
+        from difftract_bids.reports.outlines import plot_mask
+
+        b0, vox2ras = _volume(self.inputs.dwiref)
+        return plot_mask(b0, _volume(self.inputs.mask).data > 0, vox2ras, path)
+
+
+class PlotCoregistrationInputSpec(_OnReferenceInputSpec):
+    """Inputs of :class:`PlotCoregistration`."""
+
+    t1w = File(exists=True, mandatory=True, desc="T1w brought into the diffusion data's space.")
+
+
+class PlotCoregistration(_Reportlet):
+    """Draw the edges of the T1w over the reference image."""
+
+    input_spec = PlotCoregistrationInputSpec
+
+    def _draw(self, path):
+        from difftract_bids.reports.outlines import plot_registration
+
+        b0, vox2ras = _volume(self.inputs.dwiref)
+        t1w, t1w_vox2ras = _volume(self.inputs.t1w)
+        mask = _volume(self.inputs.mask).data > 0
+        return plot_registration(b0, mask, vox2ras, t1w, t1w_vox2ras, path)
+
+
+class PlotParcellationInputSpec(_OnReferenceInputSpec):
+    """Inputs of :class:`PlotParcellation`."""
+
+    parcellation = File(exists=True, mandatory=True, desc="Label image on the same grid.")
+
+
+class PlotParcellation(_Reportlet):
+    """Draw the outlines of the parcels over the reference image."""
+
+    input_spec = PlotParcellationInputSpec
+
+    def _draw(self, path):
+        import numpy as np
+
+        from difftract_bids.io.images import load_volume
+        from difftract_bids.reports.outlines import plot_parcellation
+
+        b0, vox2ras = _volume(self.inputs.dwiref)
+        labels = load_volume(self.inputs.parcellation, ndim=3, dtype=np.int32).data
+        return plot_parcellation(b0, labels, _volume(self.inputs.mask).data > 0, vox2ras, path)
+
+
+class PlotFAInputSpec(BaseInterfaceInputSpec):
+    """Inputs of :class:`PlotFA`."""
+
+    fa = File(exists=True, mandatory=True, desc="Fractional anisotropy.")
+    v1 = File(exists=True, mandatory=True, desc="Principal eigenvector, scanner axes.")
+    mask = File(exists=True, mandatory=True, desc="Brain mask, same grid.")
+
+
+class PlotFA(_Reportlet):
+    """Draw fractional anisotropy coloured by direction."""
+
+    input_spec = PlotFAInputSpec
+
+    def _draw(self, path):
+        from difftract_bids.reports.fa import plot_fa
+
+        fa, vox2ras = _volume(self.inputs.fa)
+        v1 = _volume(self.inputs.v1, ndim=4).data
+        return plot_fa(fa, v1, _volume(self.inputs.mask).data > 0, vox2ras, path)
+
+
+class PlotFODFInputSpec(BaseInterfaceInputSpec):
+    """Inputs of :class:`PlotFODF`."""
+
+    fodf = File(exists=True, mandatory=True, desc="SH coefficients, MRtrix's basis.")
+    fa = File(exists=True, mandatory=True, desc="Fractional anisotropy, the background.")
+    mask = File(exists=True, mandatory=True, desc="Brain mask, same grid.")
+    cutoff = traits.Float(
+        TrackingConfig().resolve(1.0).cutoff, usedefault=True, desc="Peaks below it are left out."
+    )
+
+
+class PlotFODF(_Reportlet):
+    """Draw fODF peaks."""
+
+    input_spec = PlotFODFInputSpec
+
+    def _draw(self, path):
+        from difftract_bids.reports.peaks import plot_fodf_peaks
+
+        fodf, vox2ras = _volume(self.inputs.fodf, ndim=4)
+        fa = _volume(self.inputs.fa).data
+        mask = _volume(self.inputs.mask).data > 0
+        return plot_fodf_peaks(fodf, fa, mask, vox2ras, path, cutoff=self.inputs.cutoff)
+
+
+class PlotTractogramInputSpec(BaseInterfaceInputSpec):
+    """Inputs of :class:`PlotTractogram`."""
+
+    tractogram = File(exists=True, mandatory=True, desc="Streamlines, scanner millimetres.")
+    mask = File(exists=True, mandatory=True, desc="Brain mask.")
+
+
+class PlotTractogram(_Reportlet):
+    """Draw streamlines in three projections, coloured by direction."""
+
+    input_spec = PlotTractogramInputSpec
+
+    def _draw(self, path):
+        from difftract_bids.io.tractograms import read_tractogram
+        from difftract_bids.reports.tractogram import plot_tractogram
+
+        points_mm, offsets = read_tractogram(self.inputs.tractogram)
+        mask, vox2ras = _volume(self.inputs.mask)
+        return plot_tractogram(points_mm, offsets, mask > 0, vox2ras, path)
+
+
+class PlotConnectomeInputSpec(BaseInterfaceInputSpec):
+    """Inputs of :class:`PlotConnectome`."""
+
+    matrix = File(exists=True, mandatory=True, desc="Dense matrix (TSV) with node names.")
+
+
+class PlotConnectome(_Reportlet):
+    """Draw a connectome matrix."""
+
+    input_spec = PlotConnectomeInputSpec
+
+    def _draw(self, path):
+        from difftract_bids.io.matrices import read_matrix
+        from difftract_bids.reports.matrix import plot_connectome
+
+        matrix, names = read_matrix(self.inputs.matrix)
+        return plot_connectome(matrix, names, path)
+
+
+class SummariseRunInputSpec(BaseInterfaceInputSpec):
+    """Inputs of :class:`SummariseRun`."""
+
+    dwi = File(exists=True, mandatory=True, desc="Diffusion image.")
+    bval = File(exists=True, mandatory=True, desc="b-values, s/mm².")
+    bvec = File(exists=True, mandatory=True, desc="b-vectors, FSL's convention.")
+    b0_threshold_s_mm2 = traits.Float(50.0, usedefault=True, desc="Largest b-value of b=0, s/mm².")
+    tractogram = File(exists=True, mandatory=True, desc="Streamlines.")
+    tractogram_metadata = traits.Dict(desc="Its sidecar, with counts.")
+    atlases = traits.List(traits.Str, desc="Names of the atlases, in the matrices' order.")
+    counts = traits.List(File(exists=True), desc="Streamline count matrix of each atlas.")
+    notes = traits.List(traits.Str, desc="What the stages want the user to know.")
+
+
+class SummariseRun(_Reportlet):
+    """Write the table of what came out of a diffusion run, and what to look at."""
+
+    input_spec = SummariseRunInputSpec
+    _extension = "html"
+
+    def _draw(self, path):
+        import nibabel as nib
+        import numpy as np
+
+        from difftract_bids.io.gradients import read_gradients
+        from difftract_bids.io.matrices import read_matrix
+        from difftract_bids.io.tractograms import read_tractogram
+        from difftract_bids.reports.summary import (
+            ConnectomeFacts,
+            Notice,
+            RunSummary,
+            write_summary_html,
+        )
+
+        image = nib.load(self.inputs.dwi)
+        table = read_gradients(
+            self.inputs.bval,
+            self.inputs.bvec,
+            image.affine,
+            b0_threshold_s_mm2=self.inputs.b0_threshold_s_mm2,
+        )
+        x_mm, y_mm, z_mm = image.header.get_zooms()[:3]
+        lengths_mm = read_tractogram(self.inputs.tractogram).lengths_mm()
+        tally = self.inputs.tractogram_metadata.get("Counts", {})
+        atlases, files = self.inputs.atlases or [], self.inputs.counts or []
+        connectomes = [
+            ConnectomeFacts.of(atlas, *read_matrix(file))
+            for atlas, file in zip(atlases, files, strict=True)
+        ]
+        notes = self.inputs.notes if isdefined(self.inputs.notes) else []
+        summary = RunSummary(
+            shape=image.shape[:3],
+            voxel_sizes_mm=(float(x_mm), float(y_mm), float(z_mm)),
+            shells=table.shells(),
+            n_streamlines=len(lengths_mm),
+            n_seeds=tally.get("Seeds", 0),
+            median_length_mm=float(np.median(lengths_mm)) if len(lengths_mm) else None,
+            stop_reasons=_in_words(tally.get("StopReasons", {})),
+            seed_fates=_in_words(tally.get("SeedStatus", {})),
+            connectomes=connectomes,
+            notices=[Notice(note) for note in notes],
+        )
+        return write_summary_html(summary, path)
+
+
+def _in_words(tally: dict[str, int]) -> dict[str, int]:
+    return {name.replace("_", " "): number for name, number in tally.items()}

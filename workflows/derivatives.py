@@ -1,0 +1,129 @@
+"""Saving results under their BIDS names, with sidecars."""
+
+from __future__ import annotations
+
+from nipype.interfaces import utility as niu
+from nipype.pipeline import engine as pe
+from niworkflows.engine.workflows import LiterateWorkflow
+
+from difftract_bids.bids.outputs import output_entities, output_path
+from difftract_bids.bids.plan import Plan
+from difftract_bids.bids.runs import DWIRun
+from difftract_bids.bids.sidecars import tensor_metadata
+from difftract_bids.bids.uris import derivative_uri, raw_uri
+from difftract_bids.interfaces.outputs import DerivativesSink
+
+#: Files without a sidecar of their own: the image they belong to has it.
+_NO_SIDECAR = {"preproc_bval", "preproc_bvec", "dseg_table"}
+
+
+def init_run_derivatives_wf(
+    plan: Plan, run: DWIRun, *, name: str = "derivatives_wf"
+) -> LiterateWorkflow:
+    """Save what there is once per diffusion run.
+
+    Parameters
+    ----------
+    plan, run
+        What was done.
+    name
+        Name of the workflow.
+
+    Inputs
+    ------
+    preproc_dwi, preproc_bval, preproc_bvec, mask, dwiref, fa, md, fodf, tractogram
+        Files, by the names of :data:`difftract_bids.bids.outputs.OUTPUTS`.
+    t1w_dwi, t1w_to_dwi, dwi_to_t1w
+        The same, for runs with a T1w.
+    fodf_metadata, tractogram_metadata
+        Content of sidecars that is known only at run time.
+    """
+    preprocessed = derivative_uri(output_path(run, "preproc_dwi", plan.config))
+    fodf = derivative_uri(output_path(run, "fodf", plan.config))
+    denoised = plan.config.preprocessing.denoise_method != "none"
+    raw = [raw_uri(run.dwi, plan.bids_dir)]
+    sidecars = {
+        "preproc_dwi": {"Sources": raw, "SkullStripped": False, "Denoised": denoised},
+        "preproc_bval": {},
+        "preproc_bvec": {},
+        "mask": {"Sources": [preprocessed], "Type": "Brain"},
+        "dwiref": {"Sources": [preprocessed], "Description": "Mean b=0 image"},
+        "fa": {"Sources": [preprocessed], **tensor_metadata("fa")},
+        "md": {"Sources": [preprocessed], **tensor_metadata("md")},
+        "fodf": {"Sources": [preprocessed]},
+        "tractogram": {"Sources": [fodf]},
+    }
+    if run.t1w is not None:
+        dwiref = derivative_uri(output_path(run, "dwiref", plan.config))
+        both = [raw_uri(run.t1w, plan.bids_dir), dwiref]
+        sidecars |= {
+            "t1w_dwi": {"Sources": both, "SpatialReference": dwiref, "SkullStripped": False},
+            "t1w_to_dwi": {"Sources": both, "Type": "rigid"},
+            "dwi_to_t1w": {"Sources": both, "Type": "rigid"},
+        }
+    at_run_time = ["fodf_metadata", "tractogram_metadata"]
+    return _saving_wf(plan, run, sidecars, at_run_time, name=name)
+
+
+def init_atlas_derivatives_wf(
+    plan: Plan, run: DWIRun, atlas: str, *, name: str = "derivatives_wf"
+) -> LiterateWorkflow:
+    """Save what there is once per atlas.
+
+    Parameters
+    ----------
+    plan, run
+        What was done.
+    atlas
+        Name of the atlas.
+    name
+        Name of the workflow.
+
+    Inputs
+    ------
+    dseg, dseg_table, nodeindices, count, meanlength
+        Files, by the names of :data:`difftract_bids.bids.outputs.OUTPUTS`.
+    count_metadata, meanlength_metadata
+        Content of sidecars that is known only at run time.
+    """
+    tractogram = derivative_uri(output_path(run, "tractogram", plan.config))
+    dseg = derivative_uri(output_path(run, "dseg", plan.config, atlas))
+    dwiref = derivative_uri(output_path(run, "dwiref", plan.config))
+    sidecars = {
+        "dseg": {"Sources": [dwiref], "Atlas": atlas},
+        "dseg_table": {},
+        "nodeindices": {"Sources": [dseg], "Atlas": atlas},
+        "count": {"Sources": [tractogram, dseg], "Atlas": atlas},
+        "meanlength": {"Sources": [tractogram, dseg], "Atlas": atlas},
+    }
+    at_run_time = ["count_metadata", "meanlength_metadata"]
+    return _saving_wf(plan, run, sidecars, at_run_time, atlas=atlas, name=name)
+
+
+def init_report_sink(
+    plan: Plan, run: DWIRun, desc: str, *, atlas: str | None = None, extension: str = ".svg"
+) -> pe.Node:
+    """Make the node that saves one figure or table of the report; connect to its ``in_file``."""
+    entities = {"desc": desc, "suffix": "dwi", "datatype": "figures", "extension": extension}
+    return _sink(plan, run, f"ds_{desc}", {**entities, **({"atlas": atlas} if atlas else {})}, {})
+
+
+def _saving_wf(plan, run, sidecars, at_run_time, *, name, atlas=None):
+    workflow = LiterateWorkflow(name=name)
+    inputs = pe.Node(niu.IdentityInterface([*sidecars, *at_run_time]), name="inputnode")
+    for key, sidecar in sidecars.items():
+        entities = output_entities(key, plan.config) | ({"atlas": atlas} if atlas else {})
+        content = {} if key in _NO_SIDECAR else sidecar
+        sink = _sink(plan, run, f"ds_{key}", entities, content)
+        fields = [(key, "in_file")]
+        if f"{key}_metadata" in at_run_time:
+            fields.append((f"{key}_metadata", "meta_dict"))
+        workflow.connect([(inputs, sink, fields)])
+    return workflow
+
+
+def _sink(plan, run, name, entities, sidecar):
+    sink = DerivativesSink(
+        base_directory=str(plan.output_dir), source_file=str(run.dwi), **entities, **sidecar
+    )
+    return pe.Node(sink, name=name, run_without_submitting=True, mem_gb=0.3)

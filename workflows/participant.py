@@ -1,0 +1,137 @@
+"""One participant: every diffusion run on its own, from raw images to connectomes and figures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nipype.interfaces import utility as niu
+from nipype.pipeline import engine as pe
+from niworkflows.engine.workflows import LiterateWorkflow
+
+from difftract_bids.bids.plan import Plan, parcellation_of
+from difftract_bids.bids.runs import DWIRun, image_size_gb
+from difftract_bids.workflows.anatomical import init_align_t1w_wf, init_template_wf
+from difftract_bids.workflows.atlas import init_atlas_wf
+from difftract_bids.workflows.derivatives import init_run_derivatives_wf
+from difftract_bids.workflows.fodf import init_fodf_wf
+from difftract_bids.workflows.preprocessing import init_preprocessing_wf
+from difftract_bids.workflows.reporting import init_run_report_wf
+from difftract_bids.workflows.tracking import init_tracking_wf
+
+
+def init_participant_wf(
+    plan: Plan, participant: str, *, omp_nthreads: int = 1
+) -> LiterateWorkflow:
+    """Build the graph of one participant.
+
+    Parameters
+    ----------
+    plan
+        What to do, on which files.
+    participant
+        Label, without the ``sub-``.
+    omp_nthreads
+        CPUs that one step may use.
+    """
+    workflow = LiterateWorkflow(name=f"sub_{participant}_wf")
+    for run in plan.of(participant):
+        workflow.add_nodes([init_run_wf(plan, run, omp_nthreads=omp_nthreads)])
+    return workflow
+
+
+def init_run_wf(plan: Plan, run: DWIRun, *, omp_nthreads: int = 1) -> LiterateWorkflow:
+    """Build the graph of one diffusion run.
+
+    Parameters
+    ----------
+    plan, run
+        What to do, on which files.
+    omp_nthreads
+        CPUs that one step may use.
+    """
+    config = plan.config
+    size: dict[str, Any] = {"omp_nthreads": omp_nthreads, "mem_gb": image_size_gb(run.dwi)}
+    threshold = config.preprocessing.b0_threshold_s_mm2
+    workflow = LiterateWorkflow(name=f"{run.node_name}_wf")
+
+    preprocessing = init_preprocessing_wf(config.preprocessing, **size)
+    files = {"dwi": str(run.dwi), "bval": str(run.bval), "bvec": str(run.bvec)}
+    preprocessing.inputs.inputnode.trait_set(**files)
+    fodf = init_fodf_wf(config.fodf, b0_threshold_s_mm2=threshold, **size)
+    tracking = init_tracking_wf(config.tracking, config.seeding, config.output, **size)
+    report = init_run_report_wf(plan, run)
+    save = init_run_derivatives_wf(plan, run)
+    workflow.connect([
+        (preprocessing, fodf, _same("dwi", "bval", "bvec", "mask")),
+        (preprocessing, tracking, _same("mask")),
+        (fodf, tracking, _same("fodf")),
+        (preprocessing, report, _same("dwi", "bval", "bvec", "mask", "dwiref")),
+        (fodf, report, _same("fa", "v1", "fodf")),
+        (tracking, report, _same("tractogram", metadata="tractogram_metadata")),
+        (preprocessing, save, _same(
+            "mask", "dwiref", dwi="preproc_dwi", bval="preproc_bval", bvec="preproc_bvec")),
+        (fodf, save, _same("fa", "md", "fodf", "fodf_metadata")),
+        (tracking, save, _same("tractogram", metadata="tractogram_metadata")),
+    ])  # fmt: skip
+    align = None
+    if run.t1w is not None:
+        align = init_align_t1w_wf(omp_nthreads=omp_nthreads)
+        align.inputs.inputnode.t1w = str(run.t1w)
+        workflow.connect([
+            (preprocessing, align, _same("dwiref", "mask")),
+            (align, report, _same("t1w_dwi")),
+            (align, save, _same("t1w_dwi", "t1w_to_dwi", "dwi_to_t1w")),
+        ])  # fmt: skip
+    _connect_atlases(workflow, plan, run, omp_nthreads)
+    return workflow
+
+
+def _connect_atlases(workflow: LiterateWorkflow, plan: Plan, run: DWIRun, omp_nthreads: int):
+    """Add every atlas, registering each template once, and tell the report of them."""
+    stages = {node.name: node for node in workflow._graph.nodes}  # noqa: SLF001
+    preprocessing, tracking = stages["preprocessing_wf"], stages["tracking_wf"]
+    report, align = stages["report_wf"], stages.get("align_t1w_wf")
+    counts = pe.Node(niu.Merge(len(plan.atlases)), name="counts", run_without_submitting=True)
+    notes = pe.Node(niu.Merge(len(plan.atlases) + 1), name="notes", run_without_submitting=True)
+    templates: dict[str, LiterateWorkflow] = {}
+    workflow.connect([(stages["fodf_wf"], notes, [("outputnode.notes", "in1")])])
+    for number, atlas in enumerate(plan.atlases, start=1):
+        node = init_atlas_wf(plan, run, atlas)
+        workflow.connect([
+            (preprocessing, node, _same("dwiref", "mask")),
+            (tracking, node, _same("tractogram")),
+            (node, counts, [("outputnode.count", f"in{number}")]),
+            (node, notes, [("outputnode.notes", f"in{number + 1}")]),
+        ])  # fmt: skip
+        if atlas.kind == "template":
+            template = str(atlas.template)
+            if template not in templates:
+                templates[template] = init_template_wf(
+                    template,
+                    str(atlas.template_t1w),
+                    omp_nthreads=omp_nthreads,
+                    name=f"{template}_to_dwi_wf",
+                )
+                _connect_template(workflow, templates[template], preprocessing, align)
+            workflow.connect([(templates[template], node, _same("warp", "affine"))])
+        elif parcellation_of(atlas, run).space == "T1w":
+            workflow.connect([(align, node, _same(t1w_to_dwi="affine"))])
+    workflow.connect([
+        (counts, report, [("out", "inputnode.counts")]),
+        (notes, report, [("out", "inputnode.notes")]),
+    ])  # fmt: skip
+
+
+def _connect_template(workflow, node, preprocessing, align):
+    """Register a template to the T1w, or to the b=0 image where there is no T1w."""
+    workflow.connect([(preprocessing, node, _same("mask"))])
+    if align is None:
+        workflow.connect([(preprocessing, node, _same(dwiref="anatomy"))])
+    else:
+        workflow.connect([(align, node, _same(t1w_dwi="anatomy"))])
+
+
+def _same(*names: str, **renamed: str) -> list[tuple[str, str]]:
+    """Connect outputs to the inputs of the same name, or of the one given."""
+    pairs = {name: name for name in names} | renamed
+    return [(f"outputnode.{source}", f"inputnode.{target}") for source, target in pairs.items()]

@@ -1,0 +1,111 @@
+"""Figures and tables of a participant's report."""
+
+from __future__ import annotations
+
+from nipype.interfaces import utility as niu
+from nipype.pipeline import engine as pe
+from niworkflows.engine.workflows import LiterateWorkflow
+
+from difftract_bids.bids.plan import Plan
+from difftract_bids.bids.runs import DWIRun
+from difftract_bids.interfaces import reportlets
+from difftract_bids.workflows.derivatives import init_report_sink
+
+_FIELDS = [
+    "dwi", "bval", "bvec", "mask", "dwiref", "t1w_dwi", "fa", "v1", "fodf",
+    "tractogram", "tractogram_metadata", "counts", "notes",
+]  # fmt: skip
+
+
+def init_run_report_wf(plan: Plan, run: DWIRun, *, name: str = "report_wf") -> LiterateWorkflow:
+    """Draw what the report shows once per diffusion run.
+
+    Parameters
+    ----------
+    plan, run
+        What was done.
+    name
+        Name of the workflow.
+
+    Inputs
+    ------
+    dwi, bval, bvec, mask, dwiref
+        The preprocessed run.
+    t1w_dwi
+        T1w in its space; needed only for runs with a T1w.
+    fa, v1, fodf
+        Tensor maps and fODFs.
+    tractogram, tractogram_metadata
+        Streamlines and their sidecar.
+    counts
+        Streamline count matrix of each atlas.
+    notes
+        What the stages want the user to know.
+    """
+    workflow = LiterateWorkflow(name=name)
+    inputs = pe.Node(niu.IdentityInterface(_FIELDS), name="inputnode")
+    threshold = {"b0_threshold_s_mm2": plan.config.preprocessing.b0_threshold_s_mm2}
+    cutoff = plan.config.tracking.resolve(1.0).cutoff
+    figures = {
+        "gradients": (reportlets.PlotGradients(**threshold), ["dwi", "bval", "bvec"]),
+        "mask": (reportlets.PlotMask(), ["dwiref", "mask"]),
+        "fa": (reportlets.PlotFA(), ["fa", "v1", "mask"]),
+        "fodf": (reportlets.PlotFODF(cutoff=cutoff), ["fodf", "fa", "mask"]),
+        "tractogram": (reportlets.PlotTractogram(), ["tractogram", "mask"]),
+        "summary": (
+            reportlets.SummariseRun(atlases=[atlas.name for atlas in plan.atlases], **threshold),
+            ["dwi", "bval", "bvec", "tractogram", "tractogram_metadata", "counts", "notes"],
+        ),
+    }
+    for desc, (interface, fields) in figures.items():
+        _draw(workflow, plan, run, desc, interface, inputs, [(field, field) for field in fields])
+    if run.t1w is not None:
+        pairs = [("dwiref", "dwiref"), ("mask", "mask"), ("t1w_dwi", "t1w")]
+        _draw(workflow, plan, run, "coreg", reportlets.PlotCoregistration(), inputs, pairs)
+    return workflow
+
+
+def init_atlas_report_wf(
+    plan: Plan, run: DWIRun, atlas: str, *, name: str = "report_wf"
+) -> LiterateWorkflow:
+    """Draw what the report shows once per atlas.
+
+    Parameters
+    ----------
+    plan, run
+        What was done.
+    atlas
+        Name of the atlas.
+    name
+        Name of the workflow.
+
+    Inputs
+    ------
+    dwiref, mask
+        Reference image and brain mask of the run.
+    parcellation
+        Label image on the same grid.
+    count
+        Streamline count matrix.
+    """
+    workflow = LiterateWorkflow(name=name)
+    inputs = pe.Node(
+        niu.IdentityInterface(["dwiref", "mask", "parcellation", "count"]), name="inputnode"
+    )
+    fields = [(field, field) for field in ("dwiref", "mask", "parcellation")]
+    parcellation = reportlets.PlotParcellation()
+    _draw(workflow, plan, run, "parcellation", parcellation, inputs, fields, atlas=atlas)
+    fields = [("count", "matrix")]
+    matrix = reportlets.PlotConnectome()
+    _draw(workflow, plan, run, "connectome", matrix, inputs, fields, atlas=atlas)
+    return workflow
+
+
+def _draw(workflow, plan, run, desc, interface, inputs, fields, *, atlas=None):
+    extension = ".html" if desc == "summary" else ".svg"
+    node = pe.Node(interface, name=f"plot_{desc}", mem_gb=1.5)
+    sink = init_report_sink(plan, run, desc, atlas=atlas, extension=extension)
+    workflow.connect([
+        (inputs, node, fields),
+        (node, sink, [("out_report", "in_file")]),
+    ])  # fmt: skip
