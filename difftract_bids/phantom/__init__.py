@@ -1,0 +1,1 @@
+"""A simulated head with a known connectome, written as a BIDS dataset."""
