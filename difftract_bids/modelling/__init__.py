@@ -1,0 +1,1 @@
+"""What DIPY fits for us over arrays: response functions, tensors, spherical deconvolution."""
