@@ -78,21 +78,12 @@ def describe_dataset(
         write_text_atomic(output_dir / "CITATION.md", citation)
         for atlas in atlases:
             name = f"atlas-{atlas.name}_description.json"
-            write_json(output_dir / name, _described(atlas))
+            write_json(output_dir / name, atlas.description())
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a JSON file whole, indented, non-ASCII kept."""
     write_text_atomic(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-
-
-def _described(atlas: Atlas) -> dict[str, Any]:
-    """Take over the atlas dataset's own description, where it has one."""
-    source = atlas.dataset / f"atlas-{atlas.name}_description.json"
-    try:
-        return dict(json.loads(source.read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        return {"Name": atlas.name}
 
 
 def _license_of(raw_dir: Path) -> str:

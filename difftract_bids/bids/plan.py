@@ -6,12 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from difftract_bids.bids.atlases import (
-    Atlas,
-    SubjectParcellation,
-    resolve_atlas,
-    subject_parcellation,
-)
+from difftract_bids.bids.atlases import Atlas, check_atlas, resolve_atlas
 from difftract_bids.bids.layout import choose_participants, open_raw
 from difftract_bids.bids.preflight import check_folders, check_run
 from difftract_bids.bids.runs import DWIRun, find_runs
@@ -107,22 +102,10 @@ def make_plan(
     for run in runs:
         check_run(run, b0_threshold_s_mm2=config.preprocessing.b0_threshold_s_mm2)
         for atlas in atlases:
-            if atlas.kind == "subject":
-                parcellation_of(atlas, run)
+            check_atlas(atlas, run)
     return Plan(
         bids_dir.resolve(), output_dir.resolve(), work_dir.resolve(), runs, atlases, config
     )
-
-
-def parcellation_of(atlas: Atlas, run: DWIRun) -> SubjectParcellation:
-    """Find a run's own label image, for an atlas that has one for each subject.
-
-    Raises
-    ------
-    AtlasError
-        If there is none, or it is damaged.
-    """
-    return subject_parcellation(atlas, run.participant, run.session, run.file_entities)
 
 
 def share_cpus(n_runs: int, n_procs: int | None, omp_nthreads: int | None) -> tuple[int, int]:

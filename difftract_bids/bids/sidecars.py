@@ -50,7 +50,7 @@ def tensor_metadata(parameter: str) -> dict[str, Any]:
 
 
 def tractogram_metadata(
-    tracking: TrackingConfig, seeding: SeedingConfig, counts: dict[str, int]
+    tracking: TrackingConfig, seeding: SeedingConfig, counts: dict[str, Any]
 ) -> dict[str, Any]:
     """Describe a tractogram.
 
@@ -61,7 +61,7 @@ def tractogram_metadata(
     seeding
         Where seeds were placed.
     counts
-        Number of seeds, of streamlines, and of seeds rejected by reason.
+        Numbers of seeds and streamlines, of seeds by what became of them, and of ends by reason.
     """
     return {
         "Model": {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -62,3 +63,19 @@ def read_matrix(path: str | os.PathLike[str]) -> tuple[Float[np.ndarray, "n n"],
             remedy="Rows and columns must be the same nodes, in the same order.",
         )
     return matrix, names
+
+
+def write_table(columns: dict[str, list[Any]], path: str | os.PathLike[str]) -> Path:
+    """Write columns of equal length as TSV with a header.
+
+    Returns
+    -------
+    Path
+        The absolute path written.
+    """
+    target = Path(path).absolute()
+    with target.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(zip(*columns.values(), strict=True))
+    return target
