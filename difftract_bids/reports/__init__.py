@@ -1,0 +1,1 @@
+"""Figures and their assembly into one HTML page per subject."""

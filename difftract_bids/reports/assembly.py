@@ -1,0 +1,99 @@
+"""One HTML page per participant, made by NiReports from the pictures of a run."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from importlib.resources import as_file, files
+from pathlib import Path
+
+from nireports.assembler.report import Report
+
+from difftract_bids.errors import InputError
+from difftract_bids.reports.templates import PAGE, SPEC
+
+
+def assemble_report(
+    out_dir: Path, participant: str, *, run_uuid: str, session: str | None = None
+) -> Path:
+    """Put the figures of a participant (or of one session) together into one page.
+
+    The page links its pictures by relative path and nothing else: a copy of the page and of the
+    participant's ``figures`` folders opens anywhere, without a network.
+
+    Parameters
+    ----------
+    out_dir
+        Derivatives folder; pictures are looked for in ``sub-XX/[ses-YY/]figures``.
+    participant
+        Label, with or without ``sub-``.
+    run_uuid
+        Identifier of the run.
+    session
+        Label, with or without ``ses-``: a page for this session alone.
+
+    Returns
+    -------
+    Path
+        ``out_dir/sub-XX[_ses-YY].html``.
+
+    Raises
+    ------
+    InputError
+        If there are no pictures of this participant.
+    """
+    out_dir = Path(out_dir).resolve()
+    subject = f"sub-{participant.removeprefix('sub-')}"
+    filters = {"subject": subject}
+    stem = subject
+    if session is not None:
+        filters["session"] = session.removeprefix("ses-")
+        stem = f"{subject}_ses-{filters['session']}"
+    folders = sorted(
+        folder.relative_to(out_dir)
+        for pattern in ("figures", "ses-*/figures")
+        for folder in (out_dir / subject).glob(pattern)
+    )
+    if not folders:
+        raise InputError(
+            f"There are no figures of {subject}.",
+            where=out_dir / subject,
+            remedy="Run the participant level first; --reports-only needs its figures folder.",
+        )
+    page = out_dir / f"{stem}.html"
+    with tempfile.TemporaryDirectory(prefix="report") as name:
+        stage = _stage(Path(name), out_dir, folders)
+        _assemble(stage, page, run_uuid, filters, title=stem.replace("_", ", "))
+    return page
+
+
+def _stage(stage: Path, out_dir: Path, folders: list[Path]) -> Path:
+    """Show NiReports nothing but the figures, at a path that says nothing.
+
+    Its index reads entities from the absolute path, so that below a folder called ``dwi`` or
+    ``sub-study`` it would find no figure at all; and it would walk over every derivative.
+    """
+    for folder in folders:
+        link = stage / folder
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(out_dir / folder, target_is_directory=True)
+    return stage
+
+
+def _assemble(
+    stage: Path, page: Path, run_uuid: str, filters: dict[str, str], *, title: str
+) -> None:
+    data = files("difftract_bids.data")
+    with as_file(data / PAGE) as template, as_file(data / SPEC) as spec:
+        Report(
+            stage,
+            run_uuid,
+            bootstrap_file=spec,
+            out_filename=str(page),
+            # JSON strings are YAML strings, whatever characters the path has.
+            metadata={
+                "report_title": json.dumps(f"difftract_bids: {title}"),
+                "page_template": json.dumps(str(template)),
+            },
+            **filters,
+        ).generate_report()

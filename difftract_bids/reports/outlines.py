@@ -1,0 +1,201 @@
+"""Outlines over the b=0 image: brain mask, parcellation, edges of the T1-weighted image."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk  # noqa: N813 - its own documentation imports it so
+from jaxtyping import Bool, Float, Int
+from matplotlib.colors import to_rgb
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from difftract_bids.reports.mosaic import PLANES, Mosaic, Panel, grey_window
+from difftract_bids.reports.style import OUTLINE, label_colors, save_svg
+
+#: Outlines are drawn on a grid this much finer than the voxels.
+_FINER = 4
+
+
+def plot_mask(
+    b0: Float[np.ndarray, "x y z"],
+    mask: Bool[np.ndarray, "x y z"],
+    vox2ras: Float[np.ndarray, "4 4"],
+    path: str | os.PathLike[str],
+) -> Path:
+    """Draw the outline of the brain mask over the b=0 image.
+
+    Parameters
+    ----------
+    b0, mask
+        On one grid.
+    vox2ras
+        Voxels to RAS+ millimetres.
+    path
+        SVG to write.
+
+    Returns
+    -------
+    Path
+        The absolute path written.
+    """
+    mosaic = Mosaic(mask, vox2ras)
+    grey, inside = mosaic.grid.turn(b0), mosaic.grid.turn(mask).astype(np.float64)
+    window = grey_window(b0, mask)
+    for panel in mosaic:
+        panel.show(panel.take(grey), **window)
+        cut = panel.take(inside)
+        if cut.min() < cut.max():
+            panel.axes.contour(
+                *panel.centres_mm(), cut, levels=[0.5], colors=OUTLINE, linewidths=1.0
+            )
+    return save_svg(mosaic.figure, path)
+
+
+def plot_parcellation(
+    b0: Float[np.ndarray, "x y z"],
+    labels: Int[np.ndarray, "x y z"],
+    mask: Bool[np.ndarray, "x y z"],
+    vox2ras: Float[np.ndarray, "4 4"],
+    path: str | os.PathLike[str],
+    *,
+    colors: Mapping[int, str] | None = None,
+) -> Path:
+    """Draw the borders of all parcels over the b=0 image, each in its colour.
+
+    Parameters
+    ----------
+    b0, labels, mask
+        On one grid; label 0 is outside every parcel.
+    vox2ras
+        Voxels to RAS+ millimetres.
+    path
+        SVG to write.
+    colors
+        Colour of each label, as ``#rrggbb``; labels left out get one of our own.
+
+    Returns
+    -------
+    Path
+        The absolute path written.
+    """
+    mosaic = Mosaic(mask | (labels > 0), vox2ras)
+    grey, turned = mosaic.grid.turn(b0), mosaic.grid.turn(labels)
+    window = grey_window(b0, mask)
+    table = _color_table(labels, colors or {})
+    for panel in mosaic:
+        panel.show(panel.take(grey), **window)
+        panel.show(_label_borders(panel.take(turned), table))
+    return save_svg(mosaic.figure, path)
+
+
+def plot_registration(
+    b0: Float[np.ndarray, "x y z"],
+    mask: Bool[np.ndarray, "x y z"],
+    vox2ras: Float[np.ndarray, "4 4"],
+    t1w: Float[np.ndarray, "i j k"],
+    t1w_vox2ras: Float[np.ndarray, "4 4"],
+    path: str | os.PathLike[str],
+) -> Path:
+    """Draw edges of the registered T1-weighted image over the b=0 image.
+
+    Parameters
+    ----------
+    b0, mask
+        On one grid.
+    vox2ras
+        Their voxels to RAS+ millimetres.
+    t1w, t1w_vox2ras
+        The T1-weighted image in the diffusion data's space, on any grid.
+    path
+        SVG to write.
+
+    Returns
+    -------
+    Path
+        The absolute path written.
+
+    References
+    ----------
+    Edges: Canny 1986, doi:10.1109/TPAMI.1986.4767851, as in SimpleITK.
+    """
+    mosaic = Mosaic(mask, vox2ras)
+    grey, window = mosaic.grid.turn(b0), grey_window(b0, mask)
+    to_t1w = np.linalg.inv(t1w_vox2ras) @ mosaic.grid.vox2ras
+    near = ndimage.binary_dilation(mosaic.grid.turn(mask), iterations=2)
+    for panel in mosaic:
+        panel.show(panel.take(grey), **window)
+        fine = _sampled(panel, t1w.astype(np.float32), to_t1w)
+        edges = _edges(fine, float(np.percentile(t1w[t1w > 0], 98)) if (t1w > 0).any() else 1.0)
+        keep = _repeated(panel.take(near)).astype(bool)
+        panel.show(_overlay(edges & keep, to_rgb(OUTLINE)))
+    return save_svg(mosaic.figure, path)
+
+
+def _color_table(
+    labels: Int[np.ndarray, "x y z"], colors: Mapping[int, str]
+) -> dict[int, tuple[float, float, float]]:
+    present = [int(label) for label in np.unique(labels) if label > 0]
+    ours = label_colors(len(present))
+    return {
+        label: to_rgb(colors[label]) if label in colors else tuple(ours[i])
+        for i, label in enumerate(present)
+    }
+
+
+def _repeated(cut: NDArray[np.generic]) -> NDArray[np.generic]:
+    return np.kron(cut, np.ones((_FINER, _FINER), dtype=cut.dtype))
+
+
+def _label_borders(
+    cut: Int[np.ndarray, "v h"], table: Mapping[int, tuple[float, float, float]]
+) -> NDArray[np.uint8]:
+    """Colour the inner rim of every label: between two parcels both colours are seen."""
+    fine = np.pad(_repeated(cut), 1)
+    centre = fine[1:-1, 1:-1]
+    rim = np.zeros(centre.shape, dtype=bool)
+    for rows, columns in ((0, 1), (2, 1), (1, 0), (1, 2)):
+        rim |= fine[rows : rows + centre.shape[0], columns : columns + centre.shape[1]] != centre
+    # Two samples wide, or the line is thinner than a pixel of the screen.
+    rim = ndimage.binary_dilation(rim) & (centre > 0)
+    picture = np.zeros((*centre.shape, 4), dtype=np.uint8)
+    for label in np.unique(centre[rim]):
+        here = rim & (centre == label)
+        picture[here, :3] = np.round(255 * np.array(table[int(label)]))
+        picture[here, 3] = 255
+    return picture
+
+
+def _sampled(
+    panel: Panel, volume: NDArray[np.float32], grid_to_volume: Float[np.ndarray, "4 4"]
+) -> NDArray[np.float64]:
+    """Interpolate another volume on this panel's slice, ``_FINER`` samples to a voxel."""
+    axis, horizontal, vertical = PLANES[panel.plane]
+    fine = {
+        side: np.arange(first * _FINER, last * _FINER) / _FINER - 0.5 + 0.5 / _FINER
+        for side, (first, last) in ((i, panel.box[i]) for i in (horizontal, vertical))
+    }
+    up, across = np.meshgrid(fine[vertical], fine[horizontal], indexing="ij")
+    points = np.empty((4, up.size))
+    points[axis], points[horizontal], points[vertical] = panel.index, across.ravel(), up.ravel()
+    points[3] = 1.0
+    there = (grid_to_volume @ points)[:3]
+    return ndimage.map_coordinates(volume, there, order=1, output=np.float64).reshape(up.shape)
+
+
+def _edges(picture: NDArray[np.float64], bright: float) -> NDArray[np.bool_]:
+    image = sitk.GetImageFromArray(np.clip(picture / bright, 0, 1.2).astype(np.float32))
+    variance = float(0.9 * _FINER) ** 2
+    canny = sitk.CannyEdgeDetection(
+        image, lowerThreshold=0.015, upperThreshold=0.035, variance=[variance] * 2
+    )
+    return ndimage.binary_dilation(sitk.GetArrayFromImage(canny) > 0, structure=np.ones((2, 2)))
+
+
+def _overlay(where: NDArray[np.bool_], color: tuple[float, float, float]) -> NDArray[np.uint8]:
+    picture = np.zeros((*where.shape, 4), dtype=np.uint8)
+    picture[where] = [*(round(255 * part) for part in color), 255]
+    return picture

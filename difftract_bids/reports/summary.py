@@ -1,0 +1,255 @@
+"""What was run and what came out: the tables of the report, and what to look at first."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from jaxtyping import Float
+
+from difftract_bids.config import Config
+from difftract_bids.reports.templates import render, save_text
+
+#: Below these shares something upstream is wrong more often than not.
+_FEW_KEPT, _FEW_ASSIGNED, _MANY_EMPTY_NODES = 0.05, 0.4, 0.05
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something that the reader should look at.
+
+    Attributes
+    ----------
+    what
+        What was found, with its figures.
+    remedy
+        What to do about it.
+    where
+        File or stage concerned.
+    """
+
+    what: str
+    remedy: str = ""
+    where: str = ""
+
+
+@dataclass(frozen=True)
+class ConnectomeFacts:
+    """Figures of one connectome.
+
+    Attributes
+    ----------
+    atlas
+        Name of the atlas.
+    n_nodes, n_edges
+        Nodes, and pairs of different nodes with at least one streamline.
+    n_assigned
+        Streamlines with both ends in a parcel, those within one parcel included.
+    n_within_nodes
+        Streamlines with both ends in the same parcel.
+    per_edge
+        Smallest, median and largest number of streamlines over the edges that have any.
+    nodes_without
+        Names of nodes that no streamline ends in.
+    """
+
+    atlas: str
+    n_nodes: int
+    n_edges: int
+    n_assigned: int
+    n_within_nodes: int
+    per_edge: tuple[float, float, float]
+    nodes_without: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, atlas: str, counts: Float[np.ndarray, "node node"], names: Sequence[str]) -> Self:
+        """Work out the figures from a symmetric matrix of streamline counts."""
+        above = counts[np.triu_indices(len(names), k=1)]
+        edges = above[above > 0]
+        within = float(np.trace(counts))
+        return cls(
+            atlas=atlas,
+            n_nodes=len(names),
+            n_edges=len(edges),
+            n_assigned=round(float(above.sum()) + within),
+            n_within_nodes=round(within),
+            per_edge=(float(edges.min()), float(np.median(edges)), float(edges.max()))
+            if len(edges)
+            else (0.0, 0.0, 0.0),
+            nodes_without=tuple(
+                name for name, row in zip(names, counts, strict=True) if not row.any()
+            ),
+        )
+
+    @property
+    def n_possible_edges(self) -> int:
+        """Pairs of different nodes."""
+        return self.n_nodes * (self.n_nodes - 1) // 2
+
+    @property
+    def density(self) -> float:
+        """Share of possible edges that have a streamline."""
+        return self.n_edges / max(self.n_possible_edges, 1)
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """Figures of one diffusion run.
+
+    Attributes
+    ----------
+    shape
+        Voxels along each axis.
+    voxel_sizes_mm
+        Their size, millimetres.
+    shells
+        (mean b-value in s/mm², number of volumes) of each, b=0 first.
+    n_streamlines
+        Streamlines kept.
+    n_seeds
+        Seeds tried; 0 if not known.
+    median_length_mm
+        Median length of the kept streamlines, millimetres.
+    stop_reasons
+        How many streamline ends stopped for each reason (two ends a streamline).
+    seed_fates
+        What became of how many seeds.
+    connectomes
+        One per atlas.
+    notices
+        Warnings of the stages; what follows from the figures above is added by itself.
+    """
+
+    shape: tuple[int, int, int]
+    voxel_sizes_mm: tuple[float, float, float]
+    shells: Sequence[tuple[float, int]]
+    n_streamlines: int
+    n_seeds: int = 0
+    median_length_mm: float | None = None
+    stop_reasons: Mapping[str, int] = field(default_factory=dict)
+    seed_fates: Mapping[str, int] = field(default_factory=dict)
+    connectomes: Sequence[ConnectomeFacts] = ()
+    notices: Sequence[Notice] = ()
+
+    @property
+    def voxel_sizes_text(self) -> str:
+        """Voxel sizes as people write them."""
+        return " by ".join(f"{size:.3g}" for size in self.voxel_sizes_mm)
+
+
+@dataclass(frozen=True)
+class About:
+    """What was run and with what.
+
+    Attributes
+    ----------
+    version
+        Version of this program.
+    command_line
+        As it was typed.
+    run_uuid
+        Identifier of the run, also the name of its folder of logs.
+    config
+        All settings.
+    inputs
+        Files that were used, as BIDS URIs or paths.
+    software
+        Name and version of each library that matters.
+    started
+        Date and time, ISO 8601.
+    """
+
+    version: str
+    command_line: str
+    run_uuid: str
+    config: Config
+    inputs: Sequence[str] = ()
+    software: Mapping[str, str] = field(default_factory=dict)
+    started: str = ""
+
+
+def notices_from_figures(summary: RunSummary) -> list[Notice]:
+    """Say what is out of the ordinary in the figures of a run, and what to do about it."""
+    found = []
+    if not summary.n_streamlines:
+        found.append(
+            Notice(
+                "There is not one streamline.",
+                "Look at the mask and the fODF peaks; lower the cutoff, or check the gradients.",
+            )
+        )
+    elif summary.n_seeds and summary.n_streamlines < _FEW_KEPT * summary.n_seeds:
+        share = 100 * summary.n_streamlines / summary.n_seeds
+        found.append(
+            Notice(
+                f"Only {share:.1f}% of the seeds gave a streamline.",
+                "Look at the fODF peaks: where they are short or random, the cutoff may be too "
+                "high for these data, or a gradient axis may be flipped.",
+            )
+        )
+    for connectome in summary.connectomes:
+        found += _connectome_notices(connectome, summary.n_streamlines)
+    return found
+
+
+def write_summary_html(summary: RunSummary, path: str | os.PathLike[str]) -> Path:
+    """Write the summary of a run as an HTML snippet: warnings first, then figures.
+
+    Returns
+    -------
+    Path
+        The absolute path written.
+    """
+    tallies = [
+        (title, sorted(table.items(), key=lambda item: -item[1]), sum(table.values()))
+        for title, table in (
+            ("What became of seeds", summary.seed_fates),
+            ("Why streamlines ended", summary.stop_reasons),
+        )
+        if sum(table.values())
+    ]
+    notices = [*summary.notices, *notices_from_figures(summary)]
+    return save_text(
+        render("summary.html.jinja", run=summary, notices=notices, tallies=tallies), path
+    )
+
+
+def write_about_html(about: About, path: str | os.PathLike[str]) -> Path:
+    """Write program, command line, inputs and settings as an HTML snippet.
+
+    Returns
+    -------
+    Path
+        The absolute path written.
+    """
+    return save_text(
+        render("about.html.jinja", about=about, settings=about.config.to_toml()), path
+    )
+
+
+def _connectome_notices(connectome: ConnectomeFacts, n_streamlines: int) -> list[Notice]:
+    found = []
+    empty = len(connectome.nodes_without)
+    if empty > _MANY_EMPTY_NODES * connectome.n_nodes:
+        found.append(
+            Notice(
+                f"{empty} of {connectome.n_nodes} nodes of {connectome.atlas} have no streamline.",
+                "Look at the parcellation and the mask where these nodes lie (they are named "
+                "below); if both are good, use more seeds or a coarser atlas.",
+            )
+        )
+    if n_streamlines and connectome.n_assigned < _FEW_ASSIGNED * n_streamlines:
+        share = 100 * connectome.n_assigned / n_streamlines
+        found.append(
+            Notice(
+                f"Only {share:.0f}% of the streamlines have both ends in a parcel of "
+                f"{connectome.atlas}.",
+                "Look at the parcellation over the b=0 image; an atlas without subcortical "
+                "nodes also leaves many ends unassigned.",
+            )
+        )
+    return found
