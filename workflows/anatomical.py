@@ -6,7 +6,20 @@ from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
-from difftract_bids.interfaces.anatomical import AlignT1w, RegisterTemplate, ResampleParcellation
+from difftract_bids.interfaces.anatomical import (
+    AlignT1w,
+    MakePseudoT1w,
+    RegisterTemplate,
+    ResampleParcellation,
+)
+
+#: What to cite when the name of an atlas or template contains this.
+_CITATIONS = {
+    "schaefer": "schaefer2018",
+    "tian": "tian2020",
+    "icbm": "fonov2011",
+    "mni152nlin2009": "fonov2011",
+}
 
 
 def init_align_t1w_wf(*, omp_nthreads: int = 1, name: str = "align_t1w_wf") -> LiterateWorkflow:
@@ -33,8 +46,8 @@ def init_align_t1w_wf(*, omp_nthreads: int = 1, name: str = "align_t1w_wf") -> L
     """
     workflow = LiterateWorkflow(name=name)
     workflow.__desc__ = (
-        "The T1-weighted image was aligned to the b=0 reference by a rigid transform that "
-        "maximises mutual information [@mattes; @simpleitk].\n"
+        "### Anatomy\n\nThe T1-weighted image was registered rigidly to the b=0 reference by "
+        "mutual information [@mattes2003].\n\n"
     )
     inputs = pe.Node(niu.IdentityInterface(["t1w", "dwiref", "mask"]), name="inputnode")
     outputs = pe.Node(
@@ -44,6 +57,39 @@ def init_align_t1w_wf(*, omp_nthreads: int = 1, name: str = "align_t1w_wf") -> L
     workflow.connect([
         (inputs, align, [("t1w", "t1w"), ("dwiref", "dwiref"), ("mask", "mask")]),
         (align, outputs, [(name, name) for name in ("t1w_dwi", "t1w_to_dwi", "dwi_to_t1w")]),
+    ])  # fmt: skip
+    return workflow
+
+
+def init_pseudo_t1w_wf(*, name: str = "pseudo_t1w_wf") -> LiterateWorkflow:
+    """Make what stands in for a T1w where there is none.
+
+    Parameters
+    ----------
+    name
+        Name of the workflow.
+
+    Inputs
+    ------
+    fa, md, mask
+        Tensor maps and brain mask of the diffusion run.
+
+    Outputs
+    -------
+    t1w_dwi
+        Image with a T1w's contrast, on the grid of the diffusion data.
+    """
+    workflow = LiterateWorkflow(name=name)
+    workflow.__desc__ = (
+        "### Anatomy\n\nFor want of a T1-weighted image, one of like contrast was made from "
+        "fractional anisotropy and mean diffusivity.\n\n"
+    )
+    inputs = pe.Node(niu.IdentityInterface(["fa", "md", "mask"]), name="inputnode")
+    outputs = pe.Node(niu.IdentityInterface(["t1w_dwi"]), name="outputnode")
+    make = pe.Node(MakePseudoT1w(), name="make", mem_gb=0.5)
+    workflow.connect([
+        (inputs, make, [(name, name) for name in ("fa", "md", "mask")]),
+        (make, outputs, [("pseudo_t1w", "t1w_dwi")]),
     ])  # fmt: skip
     return workflow
 
@@ -65,7 +111,7 @@ def init_template_wf(
     Inputs
     ------
     anatomy
-        T1w in the space of the diffusion data, else the b=0 reference.
+        T1w in the space of the diffusion data, or what stands in for it.
     mask
         Brain mask of the diffusion run.
 
@@ -76,8 +122,8 @@ def init_template_wf(
     """
     workflow = LiterateWorkflow(name=name)
     workflow.__desc__ = (
-        f"The template {template} was registered to it by an affine transform and symmetric "
-        "diffeomorphic registration (SyN) with local cross-correlation [@syn; @dipy].\n"
+        f"The template {template}{_cited(template)} was registered to the participant's brain by "
+        "an affine and a symmetric diffeomorphic transform [@avants2008].\n\n"
     )
     inputs = pe.Node(niu.IdentityInterface(["anatomy", "mask"]), name="inputnode")
     outputs = pe.Node(niu.IdentityInterface(["warp", "affine"]), name="outputnode")
@@ -122,8 +168,8 @@ def init_parcellation_wf(
     """
     workflow = LiterateWorkflow(name=name)
     workflow.__desc__ = (
-        f"The parcellation {atlas} was brought onto the grid of the diffusion data in one "
-        "nearest-neighbour interpolation.\n"
+        f"The parcellation {atlas}{_cited(atlas)} was brought onto the grid of the diffusion data "
+        "in one nearest-neighbour interpolation.\n\n"
     )
     inputs = pe.Node(niu.IdentityInterface(["mask", "warp", "affine"]), name="inputnode")
     outputs = pe.Node(niu.IdentityInterface(["parcellation", "notes"]), name="outputnode")
@@ -135,3 +181,8 @@ def init_parcellation_wf(
         (resample, outputs, [("parcellation", "parcellation"), ("notes", "notes")]),
     ])  # fmt: skip
     return workflow
+
+
+def _cited(name: str) -> str:
+    keys = [f"@{key}" for part, key in _CITATIONS.items() if part in name.lower()]
+    return f" [{'; '.join(keys)}]" if keys else ""

@@ -6,8 +6,8 @@ from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
-from difftract_bids.bids.atlases import Atlas
-from difftract_bids.bids.plan import Plan, parcellation_of
+from difftract_bids.bids.atlases import Atlas, parcellation_of
+from difftract_bids.bids.plan import Plan
 from difftract_bids.bids.runs import DWIRun
 from difftract_bids.workflows.anatomical import init_parcellation_wf
 from difftract_bids.workflows.connectome import init_connectome_wf

@@ -47,9 +47,9 @@ def init_connectome_wf(
     """
     workflow = LiterateWorkflow(name=name)
     workflow.__desc__ = (
-        "Each end of a streamline was assigned to the parcel with the nearest labelled voxel "
-        f"centre within {config.assignment_radius_mm:g} mm, and streamlines were counted between "
-        "all pairs of parcels [@connectome].\n"
+        "### Connectome\n\nEach end of a streamline was assigned to the nearest labelled voxel "
+        f"within {config.assignment_radius_mm:g} mm [@smith2015]; an edge is the number of "
+        "streamlines between two parcels. Streamlines with an unassigned end count for none.\n\n"
     )
     inputs = pe.Node(niu.IdentityInterface(_INPUTS), name="inputnode")
     outputs = pe.Node(niu.IdentityInterface(_OUTPUTS), name="outputnode")

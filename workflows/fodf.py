@@ -56,11 +56,17 @@ def init_fodf_wf(
         What a user should know about the fits.
     """
     workflow = LiterateWorkflow(name=name)
+    degree = (
+        f"up to degree {config.lmax}"
+        if config.lmax
+        else "up to degree 8, or less where there are fewer directions than coefficients"
+    )
     workflow.__desc__ = (
-        "Diffusion tensors were fitted by weighted least squares with DIPY [@dti; @dipy]. Fibre "
-        "orientation distributions were estimated by constrained spherical deconvolution [@csd] "
-        "with a response function taken from the voxels that look most like a single fibre "
-        "population.\n"
+        "### Fibre orientations\n\nA diffusion tensor was fitted by weighted least squares "
+        "[@basser1994], with DIPY [@garyfallidis2014], for maps of fractional anisotropy and mean "
+        "diffusivity. Fibre orientation distributions (fODFs) were estimated by constrained "
+        f"spherical deconvolution [@tournier2007] with spherical harmonics {degree}, with a "
+        "response from the voxels that look most like a single fibre [@tournier2013].\n\n"
     )
     inputs = pe.Node(niu.IdentityInterface([name for name, _ in _DIFFUSION]), name="inputnode")
     outputs = pe.Node(

@@ -8,9 +8,14 @@ from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
-from difftract_bids.bids.plan import Plan, parcellation_of
+from difftract_bids.bids.atlases import parcellation_of
+from difftract_bids.bids.plan import Plan
 from difftract_bids.bids.runs import DWIRun, image_size_gb
-from difftract_bids.workflows.anatomical import init_align_t1w_wf, init_template_wf
+from difftract_bids.workflows.anatomical import (
+    init_align_t1w_wf,
+    init_pseudo_t1w_wf,
+    init_template_wf,
+)
 from difftract_bids.workflows.atlas import init_atlas_wf
 from difftract_bids.workflows.derivatives import init_run_derivatives_wf
 from difftract_bids.workflows.fodf import init_fodf_wf
@@ -73,24 +78,36 @@ def init_run_wf(plan: Plan, run: DWIRun, *, omp_nthreads: int = 1) -> LiterateWo
         (fodf, save, _same("fa", "md", "fodf", "fodf_metadata")),
         (tracking, save, _same("tractogram", metadata="tractogram_metadata")),
     ])  # fmt: skip
-    align = None
-    if run.t1w is not None:
-        align = init_align_t1w_wf(omp_nthreads=omp_nthreads)
-        align.inputs.inputnode.t1w = str(run.t1w)
-        workflow.connect([
-            (preprocessing, align, _same("dwiref", "mask")),
-            (align, report, _same("t1w_dwi")),
-            (align, save, _same("t1w_dwi", "t1w_to_dwi", "dwi_to_t1w")),
-        ])  # fmt: skip
-    _connect_atlases(workflow, plan, run, omp_nthreads)
+    anatomy = _anatomy(workflow, run, omp_nthreads)
+    _connect_atlases(workflow, plan, run, anatomy, omp_nthreads)
     return workflow
 
 
-def _connect_atlases(workflow: LiterateWorkflow, plan: Plan, run: DWIRun, omp_nthreads: int):
+def _anatomy(workflow: LiterateWorkflow, run: DWIRun, omp_nthreads: int) -> LiterateWorkflow:
+    """Bring the T1w into the run's space, or make what stands in for it."""
+    stages = _stages(workflow)
+    preprocessing, fodf = stages["preprocessing_wf"], stages["fodf_wf"]
+    if run.t1w is None:
+        anatomy = init_pseudo_t1w_wf()
+        workflow.connect([
+            (preprocessing, anatomy, _same("mask")),
+            (fodf, anatomy, _same("fa", "md")),
+        ])  # fmt: skip
+        return anatomy
+    anatomy = init_align_t1w_wf(omp_nthreads=omp_nthreads)
+    anatomy.inputs.inputnode.t1w = str(run.t1w)
+    workflow.connect([
+        (preprocessing, anatomy, _same("dwiref", "mask")),
+        (anatomy, stages["report_wf"], _same("t1w_dwi")),
+        (anatomy, stages["derivatives_wf"], _same("t1w_dwi", "t1w_to_dwi", "dwi_to_t1w")),
+    ])  # fmt: skip
+    return anatomy
+
+
+def _connect_atlases(workflow, plan: Plan, run: DWIRun, anatomy, omp_nthreads: int):
     """Add every atlas, registering each template once, and tell the report of them."""
-    stages = {node.name: node for node in workflow._graph.nodes}  # noqa: SLF001
-    preprocessing, tracking = stages["preprocessing_wf"], stages["tracking_wf"]
-    report, align = stages["report_wf"], stages.get("align_t1w_wf")
+    stages = _stages(workflow)
+    preprocessing, report = stages["preprocessing_wf"], stages["report_wf"]
     counts = pe.Node(niu.Merge(len(plan.atlases)), name="counts", run_without_submitting=True)
     notes = pe.Node(niu.Merge(len(plan.atlases) + 1), name="notes", run_without_submitting=True)
     templates: dict[str, LiterateWorkflow] = {}
@@ -99,7 +116,7 @@ def _connect_atlases(workflow: LiterateWorkflow, plan: Plan, run: DWIRun, omp_nt
         node = init_atlas_wf(plan, run, atlas)
         workflow.connect([
             (preprocessing, node, _same("dwiref", "mask")),
-            (tracking, node, _same("tractogram")),
+            (stages["tracking_wf"], node, _same("tractogram")),
             (node, counts, [("outputnode.count", f"in{number}")]),
             (node, notes, [("outputnode.notes", f"in{number + 1}")]),
         ])  # fmt: skip
@@ -112,23 +129,21 @@ def _connect_atlases(workflow: LiterateWorkflow, plan: Plan, run: DWIRun, omp_nt
                     omp_nthreads=omp_nthreads,
                     name=f"{template}_to_dwi_wf",
                 )
-                _connect_template(workflow, templates[template], preprocessing, align)
+                workflow.connect([
+                    (preprocessing, templates[template], _same("mask")),
+                    (anatomy, templates[template], _same(t1w_dwi="anatomy")),
+                ])  # fmt: skip
             workflow.connect([(templates[template], node, _same("warp", "affine"))])
         elif parcellation_of(atlas, run).space == "T1w":
-            workflow.connect([(align, node, _same(t1w_to_dwi="affine"))])
+            workflow.connect([(anatomy, node, _same(t1w_to_dwi="affine"))])
     workflow.connect([
         (counts, report, [("out", "inputnode.counts")]),
         (notes, report, [("out", "inputnode.notes")]),
     ])  # fmt: skip
 
 
-def _connect_template(workflow, node, preprocessing, align):
-    """Register a template to the T1w, or to the b=0 image where there is no T1w."""
-    workflow.connect([(preprocessing, node, _same("mask"))])
-    if align is None:
-        workflow.connect([(preprocessing, node, _same(dwiref="anatomy"))])
-    else:
-        workflow.connect([(align, node, _same(t1w_dwi="anatomy"))])
+def _stages(workflow: LiterateWorkflow) -> dict[str, LiterateWorkflow]:
+    return {node.name: node for node in workflow._graph.nodes}  # noqa: SLF001
 
 
 def _same(*names: str, **renamed: str) -> list[tuple[str, str]]:

@@ -86,13 +86,14 @@ def init_preprocessing_wf(
 
 def _methods(config: PreprocessingConfig) -> str:
     denoising = (
-        "were denoised by Marchenko-Pastur principal component analysis [@mppca]"
+        "were denoised by Marchenko-Pastur principal component analysis [@veraart2016]"
         if config.denoise_method == "mppca"
-        else "were used without denoising"
+        else "were not denoised"
     )
     return (
-        f"The diffusion-weighted images {denoising}. A reference image was made by averaging the "
-        f"volumes with b-values up to {config.b0_threshold_s_mm2:g} s/mm², and a brain mask was "
-        "found in it by median filtering and Otsu's threshold [@median_otsu; @dipy]. Head motion, "
-        "eddy currents and susceptibility distortion were not corrected.\n"
+        f"### Diffusion data\n\nDiffusion-weighted images {denoising}. Volumes with a b-value of "
+        f"at most {config.b0_threshold_s_mm2:g} s/mm² were taken as b=0; their average is the "
+        "reference. The brain was segmented in it and the mean diffusion-weighted image by a "
+        "median filter and Otsu's threshold, with DIPY [@garyfallidis2014]. Head motion, eddy "
+        "currents and susceptibility distortion were not corrected.\n\n"
     )

@@ -50,17 +50,21 @@ def init_tracking_wf(
     """
     workflow = LiterateWorkflow(name=name)
     integrator = {
-        "euler": "Euler steps",
+        "euler": "Euler's method",
         "midpoint": "the midpoint rule",
-        "rk4": "fourth-order Runge-Kutta steps as in MRtrix3",
-        "rk4_classic": "classical fourth-order Runge-Kutta steps",
+        "rk4": "the fourth-order Runge-Kutta method in MRtrix3's form",
+        "rk4_classic": "the classical fourth-order Runge-Kutta method",
     }[tracking.integrator]
+    steps = "0.1" if tracking.integrator == "euler" else "0.25"
+    step = f"{tracking.step_size_mm:g} mm" if tracking.step_size_mm else f"{steps} voxels"
+    in_voxels = tracking.resolve(1.0)
     workflow.__desc__ = (
-        "Streamlines were propagated deterministically along fODF peaks by the SD_STREAM "
-        f"algorithm of MRtrix3 [@sdstream; @mrtrix3] with {integrator}, from "
-        f"{seeding.n_seeds:,} seeds "
-        f"placed at random in the brain mask (random seed {seeding.random_seed}), by a "
-        "differentiable implementation in PyTorch [@pytorch] that gives the same streamlines.\n"
+        "### Tractography\n\nStreamlines were propagated along fODF peaks by the deterministic "
+        "SD_STREAM algorithm of MRtrix3 [@tournier2012; @tournier2019], in a differentiable "
+        f"implementation in PyTorch [@paszke2019]. {seeding.n_seeds:,} seeds were placed at "
+        f"random in the brain mask (random seed {seeding.random_seed}) and followed both ways with "
+        f"{integrator}, in steps of {step} with at most {in_voxels.max_angle_deg:g} degrees "
+        f"between them, to an fODF amplitude below {in_voxels.cutoff:g}.\n\n"
     )
     inputs = pe.Node(niu.IdentityInterface(["fodf", "mask"]), name="inputnode")
     outputs = pe.Node(niu.IdentityInterface(["tractogram", "metadata"]), name="outputnode")

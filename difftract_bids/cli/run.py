@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import shlex
 import shutil
 import sys
 import time
+import uuid
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from difftract_bids.cli.parser import build_parser, settings_from
+from difftract_bids.cli.progress import Progress
+from difftract_bids.cli.provenance import write_provenance
 from difftract_bids.errors import DifftractError
 
 if TYPE_CHECKING:
@@ -66,9 +72,8 @@ def execute(plan: Plan, resources: Resources, arguments: argparse.Namespace) -> 
             _say(f"sub-{participant}: FAILED. {failures[participant]}")
         else:
             _say(f"sub-{participant}: done. Report: {plan.output_dir / f'sub-{participant}.html'}")
-    _say(
-        f"{len(plan.participants) - len(failures)} done, {len(failures)} failed in {minutes:.1f} min."
-    )
+    n_done = len(plan.participants) - len(failures)
+    _say(f"{n_done} done, {len(failures)} failed in {minutes:.1f} min.")
     if failures:
         return FAILED
     if arguments.clean_workdir:
@@ -95,32 +100,37 @@ def _plan(arguments: argparse.Namespace, config: Any) -> tuple[Plan, Resources]:
 
 def _log_folder(plan: Plan) -> Path:
     """Make a folder of this run's own, so that parallel runs do not mix their logs."""
-    import uuid
-
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     folder = plan.output_dir / "logs" / f"{stamp}_{uuid.uuid4().hex[:8]}"
     folder.mkdir(parents=True)
     (folder / "config.toml").write_text(plan.config.to_toml(), encoding="utf-8")
-    (folder / "command.txt").write_text(" ".join(sys.argv) + "\n", encoding="utf-8")
+    (folder / "command.txt").write_text(shlex.join(sys.argv) + "\n", encoding="utf-8")
     return folder
 
 
 def _run_workflow(
     plan: Plan, resources: Resources, logs: Path, arguments: argparse.Namespace
 ) -> None:
+    _configure_nipype(logs, arguments)
     from difftract_bids.bids.describe import describe_dataset
     from difftract_bids.reports.methods import methods_markdown
     from difftract_bids.workflows.app import init_difftract_wf
 
-    _configure_nipype(logs, arguments)
     workflow = init_difftract_wf(plan, omp_nthreads=resources.omp_nthreads)
+    methods = workflow.visit_desc()
     describe_dataset(
         plan.output_dir,
         raw_dir=plan.bids_dir,
         atlases=plan.atlases,
-        citation=methods_markdown(workflow.visit_desc()),
+        citation=methods_markdown(methods),
     )
-    plugin_args: dict[str, Any] = {"n_procs": resources.n_procs, "mp_context": "forkserver"}
+    for participant in plan.participants:
+        write_provenance(plan, participant, run_uuid=logs.name, methods=methods)
+    plugin_args: dict[str, Any] = {
+        "n_procs": resources.n_procs,
+        "mp_context": "forkserver",
+        "status_callback": Progress(verbose=arguments.verbose > 0),
+    }
     if resources.mem_gb is not None:
         plugin_args["memory_gb"] = resources.mem_gb
     try:
@@ -132,27 +142,24 @@ def _run_workflow(
 
 
 def _configure_nipype(logs: Path, arguments: argparse.Namespace) -> None:
-    import logging
+    """Set Nipype up through a file of this run's own, which worker processes read as well.
 
-    from nipype import config as nipype_config
-    from nipype import logging as nipype_logging
-
-    nipype_config.update_config(
-        {
-            "logging": {"log_directory": str(logs), "log_to_file": "true"},
-            "execution": {
-                "crashdump_dir": str(logs),
-                "crashfile_format": "txt",
-                "stop_on_first_crash": str(arguments.stop_on_first_crash).lower(),
-                "check_version": "false",
-                "parameterize_dirs": "false",
-            },
-        }
-    )
-    nipype_logging.update_logging(nipype_config)
-    level = {0: logging.WARNING, 1: logging.INFO}.get(arguments.verbose, logging.DEBUG)
-    for name in ("nipype", "nipype.workflow", "nipype.interface", "nipype.utils"):
-        logging.getLogger(name).setLevel(level)
+    It must happen before Nipype is imported, and keeps it from looking for one in HOME, which a
+    container may not have.
+    """
+    level = {0: "WARNING", 1: "INFO"}.get(arguments.verbose, "DEBUG")
+    lines = [
+        "[logging]",
+        *(f"{name}_level = {level}" for name in ("workflow", "interface", "utils")),
+        "[execution]",
+        f"crashdump_dir = {logs}",
+        "crashfile_format = txt",
+        f"stop_on_first_crash = {str(arguments.stop_on_first_crash).lower()}",
+        "check_version = false",
+        "parameterize_dirs = false",
+    ]
+    (logs / "nipype.cfg").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    os.environ["NIPYPE_CONFIG_DIR"] = str(logs)
 
 
 def _finish(plan: Plan, logs: Path) -> dict[str, str]:
@@ -163,7 +170,8 @@ def _finish(plan: Plan, logs: Path) -> dict[str, str]:
     names = [atlas.name for atlas in plan.atlases]
     failures = {}
     for participant in plan.participants:
-        assemble_report(plan.output_dir, participant)
+        with suppress(DifftractError):  # without figures there is no page, which is missed below
+            assemble_report(plan.output_dir, participant, run_uuid=logs.name)
         missing = missing_outputs(plan.output_dir, plan.of(participant), names, plan.config)
         if missing:
             failures[participant] = (

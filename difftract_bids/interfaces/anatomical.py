@@ -54,8 +54,7 @@ class AlignT1w(SimpleInterface):
             dwi_points_to_t1w = register_rigid(
                 dwiref,
                 t1w,
-                fixed_mask=dilate_mm(mask, dwiref.vox2ras, 10.0),
-                num_threads=self.inputs.num_threads,
+                fixed_mask=dilate_mm(mask, dwiref.vox2ras, 8.0),
             )
         folder = Path(runtime.cwd)
         vox2ras = np.linalg.inv(dwi_points_to_t1w.matrix) @ t1w.vox2ras
@@ -67,12 +66,42 @@ class AlignT1w(SimpleInterface):
         return runtime
 
 
+class MakePseudoT1wInputSpec(BaseInterfaceInputSpec):
+    """Inputs of :class:`MakePseudoT1w`."""
+
+    fa = File(exists=True, mandatory=True, desc="Fractional anisotropy.")
+    md = File(exists=True, mandatory=True, desc="Mean diffusivity, mm²/s.")
+    mask = File(exists=True, mandatory=True, desc="Brain mask, same grid.")
+
+
+class MakePseudoT1wOutputSpec(TraitedSpec):
+    """Outputs of :class:`MakePseudoT1w`."""
+
+    pseudo_t1w = File(desc="Image with the contrast of a T1w, without skull.")
+
+
+class MakePseudoT1w(SimpleInterface):
+    """Make an image with a T1w's contrast from tensor maps, for want of a T1w."""
+
+    input_spec, output_spec = MakePseudoT1wInputSpec, MakePseudoT1wOutputSpec
+
+    def _run_interface(self, runtime):
+        from difftract_bids.io.images import load_volume, save_volume
+        from difftract_bids.preprocessing.registration import pseudo_t1w
+
+        fa, vox2ras = load_volume(self.inputs.fa, ndim=3)
+        md_mm2_s = load_volume(self.inputs.md, ndim=3).data
+        mask = load_volume(self.inputs.mask, ndim=3).data.astype(bool)
+        image = pseudo_t1w(fa, md_mm2_s, mask)
+        path = save_volume(image, vox2ras, Path(runtime.cwd) / "pseudo_t1w.nii.gz")
+        self._results["pseudo_t1w"] = str(path)
+        return runtime
+
+
 class RegisterTemplateInputSpec(ThreadedSpec):
     """Inputs of :class:`RegisterTemplate`."""
 
-    anatomy = File(
-        exists=True, mandatory=True, desc="T1w (else b=0) in the diffusion data's space."
-    )
+    anatomy = File(exists=True, mandatory=True, desc="T1w contrast in the diffusion data's space.")
     mask = File(exists=True, mandatory=True, desc="Brain mask in that space, on any grid.")
     template = File(exists=True, mandatory=True, desc="T1w of the template, without skull.")
 
@@ -90,19 +119,20 @@ class RegisterTemplate(SimpleInterface):
     input_spec, output_spec = RegisterTemplateInputSpec, RegisterTemplateOutputSpec
 
     def _run_interface(self, runtime):
+        import numpy as np
+
         from difftract_bids.io.images import load_volume
-        from difftract_bids.io.transforms import save_nonlinear
-        from difftract_bids.preprocessing.registration import register_nonlinear, resample
+        from difftract_bids.io.transforms import LinearTransform, save_nonlinear
+        from difftract_bids.preprocessing.registration import brain_mask_in_t1w, register_nonlinear
 
         anatomy = load_volume(self.inputs.anatomy, ndim=3)
         mask = load_volume(self.inputs.mask, ndim=3)
-        on_grid = resample(mask, anatomy.data.shape, anatomy.vox2ras, [], labels=True) > 0
+        on_grid = brain_mask_in_t1w(mask, anatomy, LinearTransform(np.eye(4)))
         with limited_threads(self.inputs.num_threads):
             transform = register_nonlinear(
                 anatomy,
                 load_volume(self.inputs.template, ndim=3),
                 fixed_mask=on_grid,
-                num_threads=self.inputs.num_threads,
             )
         folder = Path(runtime.cwd)
         warp, affine = save_nonlinear(transform, folder / "warp.nii.gz", folder / "affine.txt")
@@ -148,6 +178,7 @@ class ResampleParcellation(SimpleInterface):
         )
         path = save_volume(labels, mask.vox2ras, Path(runtime.cwd) / "parcellation.nii.gz")
         self._results["parcellation"] = str(path)
+        self._results["notes"] = _lost_note(lost)
         return runtime
 
     def _transforms(self):
@@ -156,3 +187,10 @@ class ResampleParcellation(SimpleInterface):
         if isdefined(self.inputs.warp):
             return [load_nonlinear(self.inputs.warp, self.inputs.affine)]
         return [load_linear(self.inputs.affine)] if isdefined(self.inputs.affine) else []
+
+
+def _lost_note(lost: tuple[str, ...]) -> list[str]:
+    if not lost:
+        return []
+    shown = ", ".join(lost[:8]) + (", ..." if len(lost) > 8 else "")
+    return [f"{len(lost)} node(s) have no voxel in the brain of this run: {shown}."]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -91,17 +92,23 @@ class EstimateResponse(SimpleInterface):
     input_spec, output_spec = EstimateResponseInputSpec, EstimateResponseOutputSpec
 
     def _run_interface(self, runtime):
-        from difftract_bids.modelling.fodf import default_lmax
+        from difftract_bids.modelling.fodf import choose_lmax
         from difftract_bids.modelling.response import estimate_response
 
         dwi, gradients, mask = load_diffusion(self.inputs)
-        lmax = self.inputs.lmax or default_lmax(gradients.n_directions)
-        with limited_threads(self.inputs.num_threads):
+        lmax = choose_lmax(gradients, self.inputs.lmax)
+        with (
+            limited_threads(self.inputs.num_threads),
+            warnings.catch_warnings(record=True) as said,
+        ):
+            warnings.simplefilter("always", UserWarning)
             response = estimate_response(dwi.data, gradients, mask, lmax)
         path = Path(runtime.cwd) / "response.txt"
         path.write_text(response.to_text(), encoding="utf-8")
         self._results["response"] = str(path)
-        self._results["notes"] = []
+        self._results["notes"] = [
+            str(warning.message) for warning in said if warning.category is UserWarning
+        ]
         return runtime
 
 
@@ -126,12 +133,12 @@ class FitFODF(SimpleInterface):
     def _run_interface(self, runtime):
         from difftract_bids.bids.sidecars import fodf_metadata
         from difftract_bids.io.images import save_volume
-        from difftract_bids.modelling.fodf import default_lmax, fit_fodf
+        from difftract_bids.modelling.fodf import choose_lmax, fit_fodf
         from difftract_bids.modelling.response import Response
 
         dwi, gradients, mask = load_diffusion(self.inputs)
         response = Response.from_text(Path(self.inputs.response).read_text(encoding="utf-8"))
-        lmax = self.inputs.lmax or default_lmax(gradients.n_directions)
+        lmax = choose_lmax(gradients, self.inputs.lmax)
         with limited_threads(self.inputs.num_threads):
             fodf = fit_fodf(dwi.data, gradients, response, mask, lmax)
         path = save_volume(fodf, dwi.vox2ras, Path(runtime.cwd) / "fodf.nii.gz")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import tempfile
+from collections import defaultdict
 from pathlib import Path
+from typing import ClassVar
 
 from niworkflows.interfaces.bids import DerivativesDataSink
 
@@ -19,6 +21,8 @@ class DerivativesSink(DerivativesDataSink):
     """
 
     out_path_base = ""
+    # Its default would squeeze every label image into int16, whatever the labels.
+    _default_dtypes: ClassVar[defaultdict[str, None]] = defaultdict(type(None))
     _config_entities = frozenset({entity["name"] for entity in entity_table()})
     _config_entities_dict = entity_table()
     _file_patterns = tuple(path_patterns())

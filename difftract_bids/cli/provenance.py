@@ -1,0 +1,54 @@
+"""What the report says of a run as a whole: program, command line, inputs, settings, methods."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from difftract_bids.bids.plan import Plan
+
+#: Libraries that computed something, by the names of their distributions.
+_SOFTWARE = (
+    "dipy", "nibabel", "nipype", "nireports", "niworkflows", "numba", "numpy", "pybids",
+    "scipy", "SimpleITK", "torch", "trx-python",
+)  # fmt: skip
+
+
+def write_provenance(plan: Plan, participant: str, *, run_uuid: str, methods: str) -> None:
+    """Write the report's snippets on a participant's run, before it starts.
+
+    Parameters
+    ----------
+    plan
+        What is being done.
+    participant
+        Label, without the ``sub-``.
+    run_uuid
+        Identifier of the run, the name of its folder of logs.
+    methods
+        Paragraphs of the workflow.
+    """
+    from difftract_bids import __version__
+    from difftract_bids.bids.uris import raw_uri
+    from difftract_bids.reports.methods import write_methods
+    from difftract_bids.reports.summary import About, write_about_html
+
+    runs = plan.of(participant)
+    files = {path for run in runs for path in (run.dwi, run.bval, run.bvec, run.t1w) if path}
+    about = About(
+        version=__version__,
+        command_line=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        run_uuid=run_uuid,
+        config=plan.config,
+        inputs=sorted(raw_uri(path, plan.bids_dir) for path in files),
+        software={name: version(name) for name in _SOFTWARE},
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    figures = plan.output_dir / f"sub-{participant}" / "figures"
+    write_about_html(about, figures / f"sub-{participant}_desc-about_dwi.html")
+    write_methods(methods, figures / f"sub-{participant}_desc-methods_dwi.html")
