@@ -44,6 +44,26 @@ def test_gradcheck_of_whole_streamlines_by_fodf_and_seeds(integrator):
     assert torch.autograd.gradcheck(lambda s: points(fodf.detach(), s), (seeds,), fast_mode=True)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("integrator", INTEGRATORS)
+def test_gradcheck_entry_by_entry_of_the_coefficients_that_matter_most(integrator):
+    fodf, seeds, starts, affine = small_problem()
+    config = TrackingConfig(
+        integrator=integrator, peak_tolerance=EXACT, step_size_mm=0.6, min_length_mm=2.0
+    )
+    fodf.requires_grad_()
+    track(fodf, seeds, starts, affine, config).points.square().sum().backward()
+    largest = fodf.grad.abs().flatten().topk(40).indices
+    fodf = fodf.detach()
+
+    def points(entries: torch.Tensor, seeds: torch.Tensor) -> torch.Tensor:
+        changed = fodf.flatten().index_put((largest,), entries).reshape(fodf.shape)
+        return track(changed, seeds, starts, affine, config).points
+
+    entries = fodf.flatten()[largest].requires_grad_()
+    assert torch.autograd.gradcheck(points, (entries, seeds.requires_grad_()))
+
+
 def test_gradient_of_each_streamline_matches_finite_differences_on_a_noisy_crossing():
     affine = oblique()
     fodf = crossing_bundles(affine, (12, 12, 8))

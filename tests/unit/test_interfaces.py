@@ -1,0 +1,58 @@
+"""Interfaces: what Nipype does not check by itself."""
+
+import importlib
+import inspect
+import pkgutil
+
+import pytest
+from nipype.interfaces.base import BaseInterface
+
+import difftract_bids.interfaces
+from difftract_bids.config import SeedingConfig, TrackingConfig
+from difftract_bids.interfaces.settings import settings_of, settings_spec
+from difftract_bids.interfaces.tracking import TrackStreamlines
+
+METADATA = {"desc", "exists", "mandatory", "usedefault", "nohash"}
+
+
+def interfaces():
+    for module in pkgutil.iter_modules(difftract_bids.interfaces.__path__):
+        loaded = importlib.import_module(f"difftract_bids.interfaces.{module.name}")
+        for name, item in vars(loaded).items():
+            ours = inspect.isclass(item) and item.__module__ == loaded.__name__
+            if ours and issubclass(item, BaseInterface) and not name.startswith("_"):
+                yield pytest.param(item, id=name)
+
+
+@pytest.mark.parametrize("interface", list(interfaces()))
+def test_every_trait_says_what_it_is(interface):
+    if interface.__name__ == "DerivativesSink":
+        pytest.skip("its traits are niworkflows' own")
+    for spec in (interface.input_spec(), interface.output_spec()):
+        for name in spec.copyable_trait_names():
+            assert spec.trait(name).desc, (interface, name)
+
+
+@pytest.mark.parametrize("interface", list(interfaces()))
+def test_an_interface_says_what_it_does(interface):
+    assert interface.__doc__
+    assert interface.__doc__ != BaseInterface.__doc__
+
+
+def test_defaults_and_units_come_from_the_dataclass():
+    inputs = TrackStreamlines().inputs
+    assert settings_of(inputs, TrackingConfig) == TrackingConfig()
+    assert settings_of(inputs, SeedingConfig) == SeedingConfig()
+    assert "mm" in inputs.trait("step_size_mm").desc
+
+
+def test_settings_survive_the_way_through_traits():
+    wanted = TrackingConfig(integrator="rk4", step_size_mm=0.3, cutoff=0.05, peak_tolerance=1e-6)
+    inputs = settings_spec(TrackingConfig)()
+    inputs.trait_set(integrator="rk4", step_size_mm=0.3, cutoff=0.05, peak_tolerance=1e-6)
+    assert settings_of(inputs, TrackingConfig) == wanted
+
+
+def test_the_number_of_threads_does_not_change_the_hash():
+    one, two = TrackStreamlines(num_threads=1), TrackStreamlines(num_threads=2)
+    assert one.inputs.get_hashval()[1] == two.inputs.get_hashval()[1]
