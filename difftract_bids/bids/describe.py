@@ -19,8 +19,8 @@ BIDS_VERSION = "1.10.0"
 #: Names that the released specification (or its validator) does not know yet; see README.
 _IGNORED = """\
 *.html
-logs/
-figures/
+logs
+figures
 CITATION.md
 *_desc-preproc_dwi.bval
 *_desc-preproc_dwi.bvec

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 #: Exit codes: everything done; a participant failed or an output is missing; unusable input.
 DONE, FAILED, UNUSABLE = 0, 1, 2
+#: The line of a traceback that names the error.
+_ERROR = re.compile(r"[\w.]*(?:Error|Exception|Interrupt)\b")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -182,15 +185,14 @@ def _finish(plan: Plan, logs: Path) -> dict[str, str]:
 
 
 def _reason(participant: str, logs: Path) -> str:
-    """Find the error behind a participant's first crash file."""
-    for crash in sorted(
-        logs.glob(f"crash-*sub_{participant}*.txt"), key=lambda p: p.stat().st_mtime
-    ):
-        lines = [
-            line.strip() for line in crash.read_text(errors="replace").splitlines() if line.strip()
-        ]
-        marks = [i for i, line in enumerate(lines) if line.startswith(("difftract_bids.errors.",))]
-        said = " ".join(lines[marks[-1] :]) if marks else (lines[-1] if lines else "")
+    """Find the error behind a participant's first crash: its last lines, without the traceback."""
+    for crash in sorted(logs.glob("crash-*.txt"), key=lambda path: path.stat().st_mtime):
+        text = crash.read_text(encoding="utf-8", errors="replace")
+        if f".sub_{participant}_wf." not in text:
+            continue
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        errors = [i for i, line in enumerate(lines) if _ERROR.match(line)]
+        said = " ".join(lines[errors[-1] :] if errors else lines[-1:])
         return f"Reason: {said.removeprefix('difftract_bids.errors.')} (crash file: {crash})"
     return f"See {logs}."
 

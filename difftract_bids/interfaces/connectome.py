@@ -81,19 +81,13 @@ class BuildConnectome(SimpleInterface):
             "streamlines": count.sum(axis=1).astype(int).tolist(),
         }
         self._results["nodeindices"] = str(write_table(columns, folder / "nodeindices.tsv"))
-        self._results["notes"] = _notes(columns, int((ends > 0).all(dim=1).sum()), len(ends))
+        self._results["notes"] = _notes(int((ends > 0).all(dim=1).sum()), len(ends))
         return runtime
 
 
-def _notes(columns: dict[str, list[Any]], assigned: int, total: int) -> list[str]:
-    pairs = zip(columns["name"], columns["streamlines"], strict=True)
-    lonely = [name for name, streamlines in pairs if not streamlines]
-    notes = []
+def _notes(assigned: int, total: int) -> list[str]:
     if not total:
-        notes.append("The tractogram is empty, and so is the connectome.")
-    elif assigned < total / 10:
-        notes.append(f"Only {assigned:,} of {total:,} streamlines have both ends near a parcel.")
-    if lonely:
-        shown = ", ".join(lonely[:8]) + (", ..." if len(lonely) > 8 else "")
-        notes.append(f"{len(lonely)} node(s) without any streamline: {shown}.")
-    return notes
+        return ["The tractogram is empty, and so is the connectome."]
+    if assigned < total / 10:
+        return [f"Only {assigned:,} of {total:,} streamlines have both ends near a parcel."]
+    return []

@@ -19,6 +19,8 @@ _OPENING_MM = 5.0
 _MAX_FRACTION = 0.95
 #: No brain, not even a mouse's or a sloppy phantom's, has fewer voxels.
 _MIN_VOXELS = 20
+#: A range below this share of the largest value is rounding, as denoising a constant leaves it.
+_FLAT = 1e-4
 
 
 def brain_mask(
@@ -48,7 +50,7 @@ def brain_mask(
     """
     image = _normalised(b0) if mean_dwi is None else _normalised(b0) + _normalised(mean_dwi)
     voxel_size_mm = float(np.prod(voxel_sizes_mm)) ** (1 / 3)
-    if image.max() == image.min():
+    if np.ptp(image) <= _FLAT * image.max():
         raise _unusable("the image has the same value everywhere")
     _, rough = median_otsu(
         image,

@@ -1,0 +1,1 @@
+"""Preprocessing as functions over arrays: gradient checks, denoising, masks, registration."""

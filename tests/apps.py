@@ -1,0 +1,42 @@
+"""Running the command line as a user would, and looking at what it left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+
+def run_app(*arguments, **environment) -> subprocess.CompletedProcess[str]:
+    """Run ``difftract-bids`` in a process of its own."""
+    return _python("-m", "difftract_bids", *arguments, environment=environment)
+
+
+def make_phantom(folder: Path, *arguments) -> Path:
+    """Write a phantom dataset, coarse enough for a test."""
+    options = ("--voxel-size", "4.5", "--t1w-voxel-size", "3", "--directions", "30", "--n-b0", "2")
+    done = _python("-m", "difftract_bids.cli.phantom", folder, *options, *arguments)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def validator_errors(dataset: Path) -> list[dict]:
+    """What bids-validator-deno counts as an error in a dataset."""
+    validator = Path(sys.executable).with_name("bids-validator-deno")
+    done = subprocess.run(
+        [validator, dataset, "--format", "json"], capture_output=True, text=True, check=False
+    )
+    issues = json.loads(done.stdout)["issues"]["issues"]
+    return [issue for issue in issues if issue["severity"] == "error"]
+
+
+def _python(*arguments, environment=None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | (environment or {}),
+    )
