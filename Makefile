@@ -43,8 +43,8 @@ lint: $(VENV)/.installed-dev  ## style, types, layers
 image:  ## build the container image with docker, or buildah where there is none
 	.ci/build-image --base $(BASE_IMAGE) $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX),)
 
-image-test:  ## build the image for real and run the app inside it, root file system read-only
-	.ci/test-image
+image-test:  ## build the image for real and run the app inside it: read-only root, no network (needs root)
+	.ci/test-image $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX),)
 
 clean:
 	rm -rf $(VENV) $(DEMO) build dist
