@@ -1,14 +1,14 @@
 # The BIDS App as a container. `make image` builds it with docker, or with buildah where there is no
 # engine. By hand (BuildKit or buildah):
 #
-#     docker build --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cpu --tag difftract-bids .
+#     docker build --build-arg TORCH_INDEX=<index of the CPU builds> --tag difftract-bids .
 #     docker run --rm --read-only --tmpfs /tmp --user "$(id -u):$(id -g)" \
 #         --volume /path/to/bids:/data:ro --volume /path/to/out:/out --volume /path/to/work:/work \
 #         difftract-bids /data /out participant --work-dir /work
 #
 # Apptainer: add --containall, which keeps the host's /tmp and HOME out, and --bind the three folders.
 #
-# TORCH_INDEX is the index that PyTorch alone is taken from. The one above holds the CPU builds. Left
+# TORCH_INDEX is the index that PyTorch alone is taken from. pytorch.org/get-started names it. Left
 # empty, pip takes the default build of its own index, which on PyPI brings CUDA along (gigabytes).
 
 ARG BASE_IMAGE=debian:bookworm-slim

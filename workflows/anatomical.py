@@ -122,6 +122,7 @@ def init_template_wf(
     """
     workflow = LiterateWorkflow(name=name)
     workflow.__desc__ = (
+        "### Parcellation\n\n"
         f"The template {template}{_cited(template)} was registered to the participant's brain by "
         "an affine and a symmetric diffeomorphic transform [@avants2008].\n\n"
     )
@@ -168,6 +169,7 @@ def init_parcellation_wf(
     """
     workflow = LiterateWorkflow(name=name)
     workflow.__desc__ = (
+        "### Parcellation\n\n"
         f"The parcellation {atlas}{_cited(atlas)} was brought onto the grid of the diffusion data "
         "in one nearest-neighbour interpolation.\n\n"
     )

@@ -66,9 +66,21 @@ def write_methods(text: str, path: str | os.PathLike[str]) -> Path:
 
 
 def _paragraphs(text: str) -> str:
-    """Separate headings and paragraphs by an empty line each, and say each thing once."""
-    blocks = (" ".join(block.split()) for block in text.splitlines())
-    return "\n\n".join(dict.fromkeys(block for block in blocks if block))
+    """Gather what belongs under each heading, in order of appearance, and say each thing once.
+
+    Workflows are visited in the order of their edges, which may put one stage between two parts
+    of another.
+    """
+    sections: dict[str, dict[str, None]] = {}
+    section = sections.setdefault("", {})
+    for line in text.splitlines():
+        block = " ".join(line.split())
+        if block.startswith("### "):
+            section = sections.setdefault(block, {})
+        elif block:
+            section[block] = None
+    blocks = [block for heading, section in sections.items() for block in (heading, *section)]
+    return "\n\n".join(block for block in blocks if block)
 
 
 def _html(source: str) -> str:

@@ -39,7 +39,7 @@ RUN = RunSummary(
 )
 METHODS = (
     "### Fibres\n\nfODFs were estimated [@tournier2007], with DIPY [@garyfallidis2014].\n\n"
-    "### Fibres\n\nOnce more [@tournier2007].\n"
+    "### Streamlines\n\nFollowed.\n\n### Fibres\n\nOnce more [@tournier2007].\n"
 )
 
 
@@ -241,6 +241,7 @@ def test_the_settings_of_the_run_are_on_the_page(tmp_path):
 def test_what_two_runs_have_in_common_is_said_once_in_the_methods():
     text = methods_markdown(METHODS)
     assert text.count("### Fibres") == 1
+    assert text.index("Once more") < text.index("### Streamlines")
     assert "fODFs were estimated (Tournier et al., 2007)" in text
     assert "1. Tournier" in text
 

@@ -9,7 +9,7 @@ from difftract_bids.io.tractograms import StreamlineArrays, read_tractogram, wri
 
 VOX2RAS = np.array([[-2.0, 0.1, 0, 40], [0.1, 2.0, 0, -30], [0, 0, 2.5, -20], [0, 0, 0, 1]])
 TWO = StreamlineArrays(
-    np.array([[0, 0, 0], [3, 4, 0], [1, 1, 1], [1, 1, 3], [1, 2, 3]], np.float32),
+    np.array([[0, 0, 0], [3, 4, 0], [1, 1, 1], [1, 1, 3], [1, 2, 3]], np.float32) + 61.2345,
     np.array([0, 2, 5]),
 )
 NONE = StreamlineArrays(np.zeros((0, 3), np.float32), np.array([0]))
@@ -41,8 +41,8 @@ def test_nibabel_reads_the_tck_in_scanner_millimetres(tmp_path):
 
 
 def test_lengths_and_ends_are_those_of_each_streamline():
-    np.testing.assert_allclose(TWO.lengths_mm(), [5.0, 3.0])
-    np.testing.assert_array_equal(TWO.ends()[1], [[1, 1, 1], [1, 2, 3]])
+    np.testing.assert_allclose(TWO.lengths_mm(), [5.0, 3.0], rtol=1e-6)
+    np.testing.assert_array_equal(TWO.ends()[1], TWO.points[[2, 4]])
     assert NONE.lengths_mm().shape == (0,)
     assert NONE.ends().shape == (0, 2, 3)
 

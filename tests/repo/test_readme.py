@@ -1,0 +1,69 @@
+"""The README keeps its word."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import problems
+import pytest
+
+from difftract_bids.bids.outputs import OUTPUTS
+from difftract_bids.io.images import save_volume
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.mark.parametrize("block", range(len(BLOCKS)))
+def test_every_python_block_runs(block, tmp_path, monkeypatch):
+    affine = problems.scaling(2.0)
+    fodf = problems.crossing_bundles(affine, shape=(16, 16, 8)).float()
+    save_volume(fodf.numpy(), affine.numpy(), tmp_path / "fodf.nii.gz")
+    save_volume((fodf[..., 0] != 0).numpy(), affine.numpy(), tmp_path / "mask.nii.gz")
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(compile(BLOCKS[block], "README.md", "exec"), names)  # noqa: S102
+    if "streamlines" in names:
+        assert len(names["streamlines"]) > 50
+        gradient = names["fodf"].grad.numpy()
+        assert np.isfinite(gradient).all()
+        assert gradient.any()
+    if "result" in names:
+        assert names["result"].outputs.metadata["Counts"]["Streamlines"] > 50
+
+
+def test_the_make_targets_it_names_exist():
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"make ([a-z-]+)", README)) <= targets
+
+
+def test_the_options_it_names_exist():
+    from difftract_bids.cli.parser import build_parser
+
+    options = set(build_parser()._option_string_actions)
+    commands = re.sub(r"docker run.*?\n(?=```)", "", README, flags=re.DOTALL)
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", commands)) - {"--containall"}
+    assert named <= options
+
+
+def test_every_link_to_a_file_leads_somewhere():
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
+        assert (ROOT / target).is_file(), target
+
+
+def test_every_output_stands_in_its_table():
+    for output in OUTPUTS.values():
+        assert output.entities["suffix"] in README
+
+
+def test_nothing_tracked_is_large_or_a_copy_of_test_data():
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    for name in filter(None, listed.stdout.split("\0")):
+        path = ROOT / name
+        assert not path.is_file() or path.stat().st_size < 1_500_000, name
