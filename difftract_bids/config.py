@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import tomllib
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, Self, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args, get_origin, get_type_hints
 
 from difftract_bids.errors import ConfigError
 
@@ -44,18 +44,16 @@ class _Validated:
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self))
         for item in fields(self):  # type: ignore[arg-type]
-            choices = get_args(hints[item.name])
-            value = getattr(self, item.name)
-            if (
-                choices
-                and all(isinstance(choice, str) for choice in choices)
-                and value not in choices
-            ):
-                raise ConfigError(
-                    f"{item.name} is {value!r}, which is none of its choices.",
-                    where=f"{type(self).__name__}.{item.name}",
-                    remedy=f"Choose one of: {', '.join(choices)}.",
-                )
+            hint, value = hints[item.name], getattr(self, item.name)
+            choices = get_args(hint)
+            if get_origin(hint) is Literal:
+                self._require(item.name, ok=value in choices, rule=f"one of {', '.join(choices)}")
+                continue
+            kinds = choices or (hint,)
+            # A whole number is a fine float; a truth value is no number.
+            ok = (float in kinds and type(value) is int) or type(value) in kinds
+            names = " or ".join(kind.__name__.replace("NoneType", "nothing") for kind in kinds)
+            self._require(item.name, ok=ok, rule=f"of type {names}")
 
     def _require(self, name: str, *, ok: bool, rule: str) -> None:
         if not ok:
@@ -271,7 +269,7 @@ def merge(config: Config, tables: dict[str, Any], *, where: str) -> Config:
             raise _unknown(name, known, where)
         current = getattr(config, name)
         if not is_dataclass(current):
-            changed[name] = tuple(value)
+            changed[name] = _names(name, value, where)
             continue
         if not isinstance(value, dict):
             raise ConfigError(
@@ -281,15 +279,18 @@ def merge(config: Config, tables: dict[str, Any], *, where: str) -> Config:
         for key in value:
             if key not in keys:
                 raise _unknown(f"{name}.{key}", keys, where)
-        try:
-            changed[name] = replace(current, **value)  # type: ignore[type-var]
-        except TypeError as error:
-            raise ConfigError(
-                f"A value in [{name}] is of the wrong type: {error}.",
-                where=where,
-                remedy="Compare with the file that a run writes to logs/.",
-            ) from error
+        changed[name] = replace(current, **value)  # type: ignore[type-var]
     return replace(config, **changed)
+
+
+def _names(name: str, value: object, where: str) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple) or not value:
+        raise ConfigError(
+            f"{name} is {value!r}, but it must be a list with at least one entry.",
+            where=where,
+            remedy=f'Write {name} = ["first", "second"].',
+        )
+    return tuple(str(entry) for entry in value)
 
 
 def _unknown(name: str, known: set[str], where: str) -> ConfigError:

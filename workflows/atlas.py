@@ -25,7 +25,7 @@ def init_atlas_wf(plan: Plan, run: DWIRun, atlas: Atlas) -> LiterateWorkflow:
     plan, run
         What to do, on which files.
     atlas
-        The atlas; the workflow is called ``<its name>_wf``.
+        The atlas; the workflow is called ``atlas_<its name>_wf``.
 
     Inputs
     ------
@@ -45,7 +45,7 @@ def init_atlas_wf(plan: Plan, run: DWIRun, atlas: Atlas) -> LiterateWorkflow:
         What a user should know about parcellation and matrix.
     """
     own = parcellation_of(atlas, run) if atlas.kind == "subject" else atlas
-    workflow = LiterateWorkflow(name=f"{atlas.name}_wf")
+    workflow = LiterateWorkflow(name=f"atlas_{atlas.name.replace('+', '_')}_wf")
     inputs = pe.Node(niu.IdentityInterface(_INPUTS), name="inputnode")
     outputs = pe.Node(niu.IdentityInterface(["count", "notes"]), name="outputnode")
     parcellation = init_parcellation_wf(atlas.name, str(own.image), str(own.table))

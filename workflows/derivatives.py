@@ -6,15 +6,12 @@ from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
-from difftract_bids.bids.outputs import output_entities, output_path
+from difftract_bids.bids.outputs import OUTPUTS, output_entities, output_path
 from difftract_bids.bids.plan import Plan
 from difftract_bids.bids.runs import DWIRun
 from difftract_bids.bids.sidecars import tensor_metadata
 from difftract_bids.bids.uris import derivative_uri, raw_uri
 from difftract_bids.interfaces.outputs import DerivativesSink
-
-#: Files without a sidecar of their own: the image they belong to has it.
-_NO_SIDECAR = {"preproc_bval", "preproc_bvec", "dseg_table"}
 
 
 def init_run_derivatives_wf(
@@ -43,7 +40,8 @@ def init_run_derivatives_wf(
     denoised = plan.config.preprocessing.denoise_method != "none"
     raw = [raw_uri(run.dwi, plan.bids_dir)]
     sidecars = {
-        "preproc_dwi": {"Sources": raw, "SkullStripped": False, "Denoised": denoised},
+        "preproc_dwi": run.metadata
+        | {"Sources": raw, "SkullStripped": False, "Denoised": denoised},
         "preproc_bval": {},
         "preproc_bvec": {},
         "mask": {"Sources": [preprocessed], "Type": "Brain"},
@@ -113,7 +111,7 @@ def _saving_wf(plan, run, sidecars, at_run_time, *, name, atlas=None):
     inputs = pe.Node(niu.IdentityInterface([*sidecars, *at_run_time]), name="inputnode")
     for key, sidecar in sidecars.items():
         entities = output_entities(key, plan.config) | ({"atlas": atlas} if atlas else {})
-        content = {} if key in _NO_SIDECAR else sidecar
+        content = sidecar if OUTPUTS[key].sidecar else {}
         sink = _sink(plan, run, f"ds_{key}", entities, content)
         fields = [(key, "in_file")]
         if f"{key}_metadata" in at_run_time:

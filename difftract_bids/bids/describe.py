@@ -46,8 +46,8 @@ def describe_dataset(
 ) -> None:
     """Write dataset_description.json, .bidsignore, README, CITATION.md and atlas descriptions.
 
-    Several runs may do so at once, one participant each: they take turns, and links and atlases
-    that an earlier run described are kept.
+    Several runs may do so at once, one participant each: they take turns. Descriptions of atlases
+    that an earlier run used are kept; the rest is what the latest run says.
 
     Parameters
     ----------

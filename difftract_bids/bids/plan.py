@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from bids import BIDSLayout
 
 from difftract_bids.bids.atlases import Atlas, check_atlas, resolve_atlas
 from difftract_bids.bids.layout import choose_participants, open_raw
 from difftract_bids.bids.preflight import check_folders, check_run
 from difftract_bids.bids.runs import DWIRun, find_runs
 from difftract_bids.config import Config
-from difftract_bids.errors import AtlasError
+from difftract_bids.errors import AtlasError, DifftractError
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,8 @@ class Plan:
         Parcellations, checked.
     config
         Settings.
+    unusable
+        Participants left out of a whole dataset, and why.
     """
 
     bids_dir: Path
@@ -55,6 +59,7 @@ class Plan:
     runs: tuple[DWIRun, ...]
     atlases: tuple[Atlas, ...]
     config: Config
+    unusable: dict[str, DifftractError] = field(default_factory=dict)
 
     @property
     def participants(self) -> list[str]:
@@ -98,14 +103,35 @@ def make_plan(
     atlases = tuple(resolve_atlas(spec) for spec in config.atlases)
     _refuse_twins(atlases)
     layout = open_raw(bids_dir, labels)
-    runs = tuple(run for label in labels for run in find_runs(layout, label, sessions))
+    runs: list[DWIRun] = []
+    unusable: dict[str, DifftractError] = {}
+    for label in labels:
+        try:
+            runs += _checked_runs(layout, label, sessions, atlases, config)
+        except DifftractError as error:
+            # Who names participants wants to know at once; a whole dataset goes on without them.
+            if participants:
+                raise
+            unusable[label] = error
+    if not runs:
+        raise next(iter(unusable.values()))
+    folders = (bids_dir.resolve(), output_dir.resolve(), work_dir.resolve())
+    return Plan(*folders, tuple(runs), atlases, config, unusable)
+
+
+def _checked_runs(
+    layout: BIDSLayout,
+    participant: str,
+    sessions: list[str] | None,
+    atlases: tuple[Atlas, ...],
+    config: Config,
+) -> list[DWIRun]:
+    runs = find_runs(layout, participant, sessions)
     for run in runs:
         check_run(run, b0_threshold_s_mm2=config.preprocessing.b0_threshold_s_mm2)
         for atlas in atlases:
             check_atlas(atlas, run)
-    return Plan(
-        bids_dir.resolve(), output_dir.resolve(), work_dir.resolve(), runs, atlases, config
-    )
+    return runs
 
 
 def share_cpus(n_runs: int, n_procs: int | None, omp_nthreads: int | None) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from nibabel.spatialimages import SpatialImage
 
 from difftract_bids.bids.runs import DWIRun
 from difftract_bids.errors import InputError, UsageError
-from difftract_bids.io.gradients import read_gradients
+from difftract_bids.io.gradients import deconvolution_shell, read_gradients
 
 
 def check_run(run: DWIRun, *, b0_threshold_s_mm2: float) -> None:
@@ -27,13 +27,14 @@ def check_run(run: DWIRun, *, b0_threshold_s_mm2: float) -> None:
         What is wrong, where, and the remedy.
     """
     image = _check_image(run.dwi, ndim=4)
-    read_gradients(
+    gradients = read_gradients(
         run.bval,
         run.bvec,
         image.affine,
         n_volumes=image.shape[3],
         b0_threshold_s_mm2=b0_threshold_s_mm2,
     )
+    deconvolution_shell(gradients)
     if run.t1w is not None:
         _check_image(run.t1w, ndim=3)
 
@@ -49,18 +50,23 @@ def check_folders(bids_dir: Path, output_dir: Path, work_dir: Path) -> None:
     raw = bids_dir.resolve()
     for folder, option in ((output_dir, "OUTPUT_DIR"), (work_dir, "--work-dir")):
         target = folder.resolve()
-        below = _parts_below(target, raw)
-        if target == raw or any(part.startswith("sub-") for part in below):
+        if target.is_relative_to(raw) and target.relative_to(raw).parts[:1] != ("derivatives",):
             raise UsageError(
                 f"{option} lies among the raw data, which are never written to.",
                 where=folder,
                 remedy=f"Choose another folder, such as {raw}/derivatives/difftract_bids.",
             )
         _check_writable(folder, option)
-
-
-def _parts_below(path: Path, root: Path) -> tuple[str, ...]:
-    return path.relative_to(root).parts if path.is_relative_to(root) else ()
+    for kept in (raw, output_dir.resolve()):
+        if kept.is_relative_to(work_dir.resolve()):
+            raise UsageError(
+                "The working folder holds the raw data or the results; it is for what may go.",
+                where=work_dir,
+                remedy="Choose a folder of its own with --work-dir.",
+            )
+    for folder in (output_dir / "logs", *output_dir.glob("sub-*")):
+        if folder.exists():
+            _check_writable(folder, "Part of OUTPUT_DIR")
 
 
 def _check_writable(folder: Path, option: str) -> None:
@@ -87,11 +93,13 @@ def _check_image(path: Path, *, ndim: int) -> SpatialImage:
             remedy="Check that it was copied completely, or convert it again.",
         ) from error
     shape = image.shape
+    if ndim == 3 and shape[3:] == (1,) * (len(shape) - 3):  # some converters write x, y, z, 1
+        shape = shape[:3]
     if len(shape) != ndim or 0 in shape:
         raise InputError(
             f"The image has the shape {shape}; {ndim} dimensions are needed.",
             where=path,
-            remedy="Convert the DICOM files again, or leave the file out (.bidsignore).",
+            remedy="Convert the DICOM files again, or leave the participant out.",
         )
     affine = np.asarray(image.affine)
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-6:

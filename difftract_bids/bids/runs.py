@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,10 +12,10 @@ from typing import Any
 import nibabel as nib
 from bids import BIDSLayout
 
+from difftract_bids.bids.templates import entities_of
 from difftract_bids.errors import InputError
 
 #: Entities of a raw file that its derivatives inherit, in the order of file names.
-INHERITED = ("subject", "session", "acquisition", "reconstruction", "direction", "run")
 _KEYS = {
     "subject": "sub",
     "session": "ses",
@@ -21,6 +23,7 @@ _KEYS = {
     "reconstruction": "rec",
     "direction": "dir",
     "run": "run",
+    "chunk": "chunk",
 }
 
 
@@ -31,7 +34,7 @@ class DWIRun:
     Attributes
     ----------
     entities
-        Those of :data:`INHERITED` that its name has.
+        Those of its name that its derivatives inherit, by pybids' long names.
     dwi, bval, bvec
         Its files.
     t1w
@@ -67,7 +70,9 @@ class DWIRun:
     def file_entities(self) -> dict[str, str]:
         """Entities by the short keys of file names: ``sub``, ``ses``, ``acq`` ..."""
         return {
-            _KEYS[name]: str(self.entities[name]) for name in INHERITED if name in self.entities
+            key: str(self.entities[entity])
+            for entity, key in _KEYS.items()
+            if entity in self.entities
         }
 
     @property
@@ -81,18 +86,14 @@ class DWIRun:
 def find_runs(
     layout: BIDSLayout, participant: str, sessions: list[str] | None = None
 ) -> list[DWIRun]:
-    """Find the diffusion runs of a participant.
+    """Find the diffusion runs of a participant; phase images are left out.
 
     Raises
     ------
     InputError
-        If there is none, or one lacks its bval or bvec.
+        If there is none, one lacks its bval or bvec, or two would give outputs of the same name.
     """
-    query: dict[str, Any] = {"subject": participant}
-    if sessions:
-        query["session"] = [label.removeprefix("ses-") for label in sessions]
-    extension = [".nii.gz", ".nii"]
-    images = layout.get(suffix="dwi", datatype="dwi", extension=extension, **query)
+    images = _images(layout, participant, "dwi", "dwi", sessions)
     if not images:
         within = f" in session {', '.join(sessions)}" if sessions else ""
         raise InputError(
@@ -100,10 +101,38 @@ def find_runs(
             where=Path(layout.root) / f"sub-{participant}",
             remedy="Expected sub-*/[ses-*/]dwi/*_dwi.nii.gz; name another participant or session.",
         )
-    anatomical = layout.get(
-        suffix="T1w", datatype="anat", extension=extension, subject=participant
+    anatomical = _images(layout, participant, "anat", "T1w")
+    runs = [_run(Path(layout.root), image, anatomical) for image in images]
+    for one, other in itertools.pairwise(sorted(runs, key=lambda run: run.stem)):
+        if one.stem == other.stem:
+            raise InputError(
+                f"Two diffusion images would give outputs of the same name: {one.dwi.name} and "
+                f"{other.dwi.name}.",
+                where=one.dwi.parent,
+                remedy=f"Tell them apart by one of: {', '.join(_KEYS.values())}.",
+            )
+    return runs
+
+
+def _images(
+    layout: BIDSLayout,
+    participant: str,
+    datatype: str,
+    suffix: str,
+    sessions: list[str] | None = None,
+) -> list[Path]:
+    """Find images by their own names: pybids reads entities from all of the path above as well."""
+    found = layout.get(
+        suffix=suffix, datatype=datatype, extension=[".nii.gz", ".nii"], return_type="filename"
     )
-    return [_run(layout, image, anatomical) for image in images]
+    wanted = {label.removeprefix("ses-") for label in sessions or []}
+    return [
+        path
+        for path, names in ((Path(name), entities_of(Path(name))) for name in sorted(found))
+        if names.get("sub") == participant
+        and names.get("part", "mag") == "mag"
+        and (not wanted or names.get("ses") in wanted)
+    ]
 
 
 def image_size_gb(path: Path) -> float:
@@ -111,44 +140,58 @@ def image_size_gb(path: Path) -> float:
     return float(math.prod(nib.load(path).shape)) * 4 / 1e9
 
 
-def _run(layout: BIDSLayout, image: Any, anatomical: list[Any]) -> DWIRun:  # noqa: ANN401
-    found = image.get_entities()
+def _run(root: Path, image: Path, anatomical: list[Path]) -> DWIRun:
+    names = entities_of(image)
     return DWIRun(
-        entities={name: found[name] for name in INHERITED if name in found},
-        dwi=Path(image.path),
-        bval=_companion(layout, image.path, "bval"),
-        bvec=_companion(layout, image.path, "bvec"),
-        t1w=_t1w_for(found.get("session"), anatomical),
-        metadata=_sidecar(layout, image.path),
+        entities={entity: names[key] for entity, key in _KEYS.items() if key in names},
+        dwi=image,
+        bval=_companion(root, image, "bval"),
+        bvec=_companion(root, image, "bvec"),
+        t1w=_t1w_for(names.get("ses"), anatomical),
+        metadata=_sidecar(root, image),
     )
 
 
-def _companion(layout: BIDSLayout, dwi: str, kind: str) -> Path:
-    nearest = layout.get_nearest(dwi, extension=f".{kind}", suffix="dwi", full_search=True)
-    if not nearest:
+def _companions(root: Path, image: Path, extension: str) -> list[Path]:
+    """List the files that apply to an image by the inheritance principle, the closest first.
+
+    They lie beside the image or in a folder above it, and their names hold no entity that the
+    image's does not (https://bids-specification.readthedocs.io, common principles).
+    """
+    own = entities_of(image).items()
+    found = []
+    for folder in itertools.takewhile(lambda f: f.is_relative_to(root), image.parents):
+        here = [
+            path
+            for path in (*folder.glob(f"*_dwi.{extension}"), *folder.glob(f"dwi.{extension}"))
+            if entities_of(path).items() <= own
+        ]
+        found += sorted(here, key=lambda path: -len(entities_of(path)))
+    return found
+
+
+def _companion(root: Path, image: Path, extension: str) -> Path:
+    found = _companions(root, image, extension)
+    if not found:
         raise InputError(
-            f"The diffusion image has no .{kind} file.",
-            where=dwi,
-            remedy=f"Put {Path(dwi).name.split('.', maxsplit=1)[0]}.{kind} beside it.",
+            f"The diffusion image has no .{extension} file.",
+            where=image,
+            remedy=f"Put {image.name.split('.', maxsplit=1)[0]}.{extension} beside it.",
         )
-    return Path(nearest)
+    return found[0]
 
 
-def _t1w_for(session: str | None, anatomical: list[Any]) -> Path | None:
-    same = [image for image in anatomical if image.get_entities().get("session") == session]
-    candidates = sorted(Path(image.path) for image in (same or anatomical))
-    return candidates[0] if candidates else None
+def _t1w_for(session: str | None, anatomical: list[Path]) -> Path | None:
+    same = [image for image in anatomical if entities_of(image).get("ses") == session]
+    return next(iter(same or anatomical), None)
 
 
-def _sidecar(layout: BIDSLayout, dwi: str) -> dict[str, Any]:
-    import json
-
+def _sidecar(root: Path, image: Path) -> dict[str, Any]:
     merged: dict[str, Any] = {}
-    nearest = layout.get_nearest(dwi, extension=".json", suffix="dwi", all_=True, full_search=True)
     # From the most general to the closest file: the closest has the last word.
-    for path in reversed(nearest or []):
+    for path in reversed(_companions(root, image, "json")):
         try:
-            merged.update(json.loads(Path(path).read_text(encoding="utf-8")))
+            merged.update(json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError) as error:
             raise InputError(
                 f"The sidecar is not valid JSON: {error}.", where=path, remedy="Mend the file."

@@ -7,7 +7,9 @@ from pathlib import Path
 
 def raw_uri(path: Path, raw_dir: Path) -> str:
     """Name a file of the raw dataset: ``bids:raw:sub-01/dwi/...``."""
-    return f"bids:raw:{path.resolve().relative_to(raw_dir.resolve()).as_posix()}"
+    # The file itself may be a link into a store (DataLad); only the folders are resolved.
+    folder = path.parent.resolve().relative_to(raw_dir.resolve())
+    return f"bids:raw:{(folder / path.name).as_posix()}"
 
 
 def derivative_uri(relative: str | Path) -> str:

@@ -2,7 +2,7 @@
 
 from difftract_bids.config import TrackingConfig
 from difftract_bids.core.connectome import assign_ends, connectome
-from difftract_bids.core.propagate import StreamlinePropagator, track
+from difftract_bids.core.propagate import StreamlinePropagator, mean_voxel_size_mm, track
 from difftract_bids.core.seeding import random_seeds
 from difftract_bids.core.streamlines import SeedStatus, StopReason, Streamlines
 
@@ -14,6 +14,7 @@ __all__ = [
     "TrackingConfig",
     "assign_ends",
     "connectome",
+    "mean_voxel_size_mm",
     "random_seeds",
     "track",
 ]

@@ -76,8 +76,7 @@ def track(
     """
     _check_mask(mask, fodf)
     _check_seeds(seeds_mm, directions, fodf)
-    voxel_size_mm = _voxel_size_mm(vox2ras)
-    settings = config.resolve(voxel_size_mm)
+    settings = config.resolve(mean_voxel_size_mm(vox2ras))
     field = FodfField.from_fodf(
         fodf,
         vox2ras,
@@ -319,7 +318,7 @@ def _ceil_ratio(length_mm: float, step_size_mm: float) -> int:
     return math.ceil(np.float32(length_mm) / np.float32(step_size_mm))
 
 
-def _voxel_size_mm(vox2ras: Tensor) -> float:
+def mean_voxel_size_mm(vox2ras: Tensor) -> float:
     """Cube root of the voxel volume; 1 for an affine that `Grid` will refuse."""
     if vox2ras.shape != (4, 4):
         return 1.0

@@ -38,7 +38,7 @@ class TrackStreamlines(SimpleInterface):
         import torch
 
         from difftract_bids.bids.sidecars import tractogram_metadata
-        from difftract_bids.core import random_seeds, track
+        from difftract_bids.core import mean_voxel_size_mm, random_seeds, track
         from difftract_bids.io.images import load_volume
         from difftract_bids.io.tractograms import StreamlineArrays, write_tractogram
 
@@ -65,7 +65,6 @@ class TrackStreamlines(SimpleInterface):
             vox2ras=vox2ras,
             shape=fodf.shape[:3],
         )
-        voxel_size_mm = float(abs(np.linalg.det(vox2ras[:3, :3])) ** (1 / 3))
         counts = {
             "Seeds": seeding.n_seeds,
             "Streamlines": len(streamlines),
@@ -74,7 +73,7 @@ class TrackStreamlines(SimpleInterface):
         }
         self._results["tractogram"] = str(path)
         self._results["metadata"] = tractogram_metadata(
-            tracking.resolve(voxel_size_mm), seeding, counts
+            tracking.resolve(mean_voxel_size_mm(affine)), seeding, counts
         )
         return runtime
 

@@ -15,6 +15,10 @@ from difftract_bids.errors import GradientError
 _ZERO_LENGTH = 1e-3
 #: b-vectors are normalised by whoever wrote them; a larger deviation is damage, not rounding.
 _UNIT_TOLERANCE = 0.05
+#: A tensor, and an fODF of lmax 2, have six unknowns.
+_MIN_DIRECTIONS = 6
+#: Below this the angular contrast is too small to be deconvolved, if there is a choice.
+_MIN_BVAL_S_MM2 = 700.0
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,35 @@ def read_gradients(
     return GradientTable(bvals, _normalised(table.bvecs, table.b0_mask), b0_threshold_s_mm2)
 
 
+def deconvolution_shell(gradients: GradientTable) -> tuple[float, Bool[np.ndarray, " volume"]]:
+    """Choose the shell that is deconvolved: its mean b-value (s/mm²) and which volumes it has.
+
+    The largest b-value with at least 15 directions (lmax 4) and b >= 700 s/mm²; failing that, the
+    shell with most directions, the larger b-value among equals.
+
+    Raises
+    ------
+    GradientError
+        If no shell has six directions.
+    """
+    shells = [shell for shell in gradients.shells() if shell[0] > 0]
+    usable = [shell for shell in shells if shell[1] >= _MIN_DIRECTIONS]
+    if not usable:
+        found = ", ".join(f"b={bval:.0f}: {count}" for bval, count in shells) or "none"
+        raise GradientError(
+            f"No shell has the {_MIN_DIRECTIONS} directions an fODF needs (directions per "
+            f"shell: {found}).",
+            remedy="Leave this run out, or merge the parts of the acquisition.",
+        )
+    good = [shell for shell in usable if shell[0] >= _MIN_BVAL_S_MM2 and shell[1] >= 15]
+    bval, count = max(good) if good else max(usable, key=lambda shell: (shell[1], shell[0]))
+    weighted = np.flatnonzero(~gradients.b0_mask)
+    nearest = weighted[np.argsort(np.abs(gradients.bvals_s_mm2[weighted] - bval), kind="stable")]
+    volumes = np.zeros(len(gradients.bvals_s_mm2), dtype=bool)
+    volumes[nearest[:count]] = True
+    return bval, volumes
+
+
 def write_gradients(
     gradients: GradientTable, vox2ras: Float[np.ndarray, "4 4"], stem: str | os.PathLike[str]
 ) -> tuple[Path, Path]:
@@ -195,11 +228,11 @@ def _check(
             remedy="Raise --b0-threshold if that volume is meant as b=0; one is needed.",
         )
     weighted = ~table.b0_mask
-    if table.n_directions < 6:
+    if table.n_directions < _MIN_DIRECTIONS:
         raise GradientError(
             f"Only {table.n_directions} volumes are diffusion-weighted; a tensor needs 6.",
             where=bval,
-            remedy="Leave this run out (.bidsignore), or merge the parts of the acquisition.",
+            remedy="Merge the parts of the acquisition, or leave the participant out.",
         )
     finite = np.isfinite(bvecs[weighted]).all(axis=1)
     length = np.linalg.norm(np.nan_to_num(bvecs[weighted]), axis=1)

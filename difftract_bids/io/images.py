@@ -55,11 +55,13 @@ def load_volume(
             where=path,
             remedy="Check that it was copied completely, or convert it again.",
         ) from error
+    if ndim == 3 and data.ndim > 3 and data.shape[3:] == (1,) * (data.ndim - 3):
+        data = data.reshape(data.shape[:3])  # some converters write x, y, z, 1
     if ndim is not None and data.ndim != ndim:
         raise InputError(
             f"The image has {data.ndim} dimensions {data.shape}, {ndim} are needed.",
             where=path,
-            remedy="Convert it again, or exclude it with a BIDS filter.",
+            remedy="Convert it again, or leave the participant out.",
         )
     if np.issubdtype(np.dtype(dtype), np.integer) and np.issubdtype(data.dtype, np.floating):
         data = np.rint(data)

@@ -15,7 +15,7 @@ from dipy.reconst.shm import real_sh_tournier_from_index
 from jaxtyping import Bool, Float
 
 from difftract_bids.errors import ConfigError, GradientError, InputError
-from difftract_bids.io.gradients import GradientTable
+from difftract_bids.io.gradients import GradientTable, deconvolution_shell
 from difftract_bids.modelling.zonal import Response
 
 #: Below this b-value fibres and free water can hardly be told apart.
@@ -57,35 +57,6 @@ def choose_lmax(gradients: GradientTable, wanted: int | None) -> int:
         If no shell has six directions.
     """
     return wanted or default_lmax(int(deconvolution_shell(gradients)[1].sum()))
-
-
-def deconvolution_shell(gradients: GradientTable) -> tuple[float, Bool[np.ndarray, " volume"]]:
-    """Choose the shell that is deconvolved: its mean b-value (s/mm²) and which volumes it has.
-
-    The largest b-value with at least 15 directions (lmax 4) and b >= 700 s/mm²; failing that, the
-    shell with most directions, the larger b-value among equals.
-
-    Raises
-    ------
-    GradientError
-        If no shell has six directions.
-    """
-    shells = [shell for shell in gradients.shells(_SHELL_WIDTH_S_MM2) if shell[0] > 0]
-    usable = [shell for shell in shells if shell[1] >= _MIN_DIRECTIONS]
-    if not usable:
-        found = ", ".join(f"b={bval:.0f}: {count}" for bval, count in shells) or "none"
-        raise GradientError(
-            f"No shell has the {_MIN_DIRECTIONS} directions an fODF needs (directions per "
-            f"shell: {found}).",
-            remedy="Leave this run out, or merge the parts of the acquisition.",
-        )
-    good = [shell for shell in usable if shell[0] >= _MIN_BVAL_S_MM2 and shell[1] >= 15]
-    bval, count = max(good) if good else max(usable, key=lambda shell: (shell[1], shell[0]))
-    weighted = np.flatnonzero(~gradients.b0_mask)
-    nearest = weighted[np.argsort(np.abs(gradients.bvals_s_mm2[weighted] - bval), kind="stable")]
-    volumes = np.zeros(len(gradients.bvals_s_mm2), dtype=bool)
-    volumes[nearest[:count]] = True
-    return bval, volumes
 
 
 def fit_fodf(

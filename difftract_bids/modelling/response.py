@@ -10,8 +10,8 @@ from jaxtyping import Bool, Float, Int
 from scipy import ndimage
 
 from difftract_bids.errors import GradientError, InputError
-from difftract_bids.io.gradients import GradientTable
-from difftract_bids.modelling.fodf import deconvolution_shell, deconvolve, sh_basis
+from difftract_bids.io.gradients import GradientTable, deconvolution_shell
+from difftract_bids.modelling.fodf import deconvolve, sh_basis
 from difftract_bids.modelling.tensor import fit_tensor
 from difftract_bids.modelling.zonal import Response, fit_zonal
 

@@ -102,7 +102,7 @@ def patch_radius(shape: tuple[int, ...]) -> Int[np.ndarray, " 3"]:
             f"The image of {shape[0]} x {shape[1]} x {shape[2]} voxels is too small to be "
             f"denoised: a patch would hold {np.prod(2 * per_axis + 1)} voxels, "
             f"{_MIN_PATCH_VOXELS} are needed.",
-            remedy="Switch denoising off (--denoise none), or use the whole image.",
+            remedy="Switch denoising off (--denoise-method none), or use the whole image.",
         )
     return per_axis
 
@@ -111,7 +111,7 @@ def _check(dwi: Float[np.ndarray, "x y z volume"]) -> None:
     if dwi.ndim != 4 or dwi.shape[3] < 2:
         raise InputError(
             f"Denoising needs a series of at least 2 volumes; the image's shape is {dwi.shape}.",
-            remedy="Switch denoising off (--denoise none).",
+            remedy="Switch denoising off (--denoise-method none).",
         )
     bad = dwi.size - int(np.isfinite(dwi).sum())
     if bad:

@@ -30,6 +30,11 @@ def test_every_setting_survives_toml(tmp_path):
         ({"seeding": {"n_seeds": 0}}, "n_seeds"),
         ({"connectome": {"assignment_radius_mm": float("nan")}}, "assignment_radius_mm"),
         ({"seeding": 3}, r"\[seeding\] is not a table"),
+        ({"seeding": {"n_seeds": 1.5}}, "n_seeds is 1.5, but it must be of type int"),
+        ({"tracking": {"step_size_mm": True}}, "step_size_mm is True"),
+        ({"tracking": {"cutoff": "high"}}, "of type float or nothing"),
+        ({"atlases": "ICBM100"}, "must be a list"),
+        ({"atlases": []}, "at least one"),
     ],
 )
 def test_a_wrong_setting_is_named_with_what_is_allowed(tables, said):
