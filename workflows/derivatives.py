@@ -6,7 +6,12 @@ from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
-from difftract_bids.bids.outputs import OUTPUTS, output_entities, output_path
+from difftract_bids.bids.outputs import (
+    OUTPUTS,
+    figure_entities,
+    output_entities,
+    output_path,
+)
 from difftract_bids.bids.plan import Plan
 from difftract_bids.bids.runs import DWIRun
 from difftract_bids.bids.sidecars import tensor_metadata
@@ -98,12 +103,9 @@ def init_atlas_derivatives_wf(
     return _saving_wf(plan, run, sidecars, at_run_time, atlas=atlas, name=name)
 
 
-def init_report_sink(
-    plan: Plan, run: DWIRun, desc: str, *, atlas: str | None = None, extension: str = ".svg"
-) -> pe.Node:
+def init_report_sink(plan: Plan, run: DWIRun, desc: str, *, atlas: str | None = None) -> pe.Node:
     """Make the node that saves one figure or table of the report; connect to its ``in_file``."""
-    entities = {"desc": desc, "suffix": "dwi", "datatype": "figures", "extension": extension}
-    return _sink(plan, run, f"ds_{desc}", {**entities, **({"atlas": atlas} if atlas else {})}, {})
+    return _sink(plan, run, f"ds_{desc}", figure_entities(desc, atlas), {})
 
 
 def _saving_wf(plan, run, sidecars, at_run_time, *, name, atlas=None):

@@ -102,9 +102,8 @@ def init_atlas_report_wf(
 
 
 def _draw(workflow, plan, run, desc, interface, inputs, fields, *, atlas=None):
-    extension = ".html" if desc == "summary" else ".svg"
     node = pe.Node(interface, name=f"plot_{desc}", mem_gb=1.5)
-    sink = init_report_sink(plan, run, desc, atlas=atlas, extension=extension)
+    sink = init_report_sink(plan, run, desc, atlas=atlas)
     workflow.connect([
         (inputs, node, fields),
         (node, sink, [("out_report", "in_file")]),

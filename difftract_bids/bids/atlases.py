@@ -20,7 +20,13 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any, Literal
 
-from difftract_bids.bids.nodes import TABLE_REMEDY, NodeTable, check_image, read_nodes
+from difftract_bids.bids.nodes import (
+    TABLE_REMEDY,
+    NodeTable,
+    check_image,
+    has_label_within,
+    read_nodes,
+)
 from difftract_bids.bids.runs import DWIRun
 from difftract_bids.bids.templates import (
     DEFAULT_TEMPLATE,
@@ -197,11 +203,18 @@ def check_atlas(atlas: Atlas, run: DWIRun) -> None:
     if atlas.kind == "template":
         return
     found = parcellation_of(atlas, run)
+    target = run.dwi if found.space == "dwi" else run.t1w
     if found.space == "T1w" and run.t1w is None:
         raise AtlasError(
             f"The parcellation of sub-{run.participant} is in T1w space, but there is no T1w.",
             where=found.image,
             remedy="Add the T1w, or bring the parcellation into DWI space.",
+        )
+    if target is not None and not has_label_within(found.image, target):
+        raise AtlasError(
+            f"No label of {atlas.name} lies within {target.name}.",
+            where=found.image,
+            remedy="Check the space that the parcellation's name and header say it is in.",
         )
 
 

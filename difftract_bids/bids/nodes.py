@@ -8,7 +8,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
+from nibabel.affines import apply_affine
 
 from difftract_bids.errors import AtlasError, InputError
 from difftract_bids.io.images import load_volume
@@ -130,3 +132,12 @@ def _require_distinct(column: str, values: Sequence[str], table: Path) -> None:
             where=table,
             remedy=TABLE_REMEDY,
         )
+
+
+def has_label_within(parcellation: Path, image: Path) -> bool:
+    """Say whether any labelled voxel's centre lies in an image's grid."""
+    labels, target = nib.load(parcellation), nib.load(image)
+    voxels = np.argwhere(np.asanyarray(labels.dataobj) > 0)
+    there = apply_affine(np.linalg.inv(target.affine) @ labels.affine, voxels)
+    inside = (there > -0.5) & (there < np.array(target.shape[:3]) - 0.5)
+    return bool(inside.all(axis=1).any())

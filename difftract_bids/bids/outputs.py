@@ -80,6 +80,29 @@ OUTPUTS = {
 }
 
 
+#: What the report shows: once per run (the second with a T1w only), once per atlas.
+RUN_FIGURES = ("summary", "gradients", "mask", "fa", "fodf", "tractogram")
+T1W_FIGURES = ("coreg",)
+ATLAS_FIGURES = ("parcellation", "connectome")
+
+
+def figure_entities(desc: str, atlas: str | None = None) -> dict[str, str]:
+    """Entities of a figure (or snippet) of the report."""
+    extension = ".html" if desc == "summary" else ".svg"
+    entities = {"datatype": "figures", "desc": desc, "suffix": "dwi", "extension": extension}
+    return entities | ({"atlas": atlas} if atlas else {})
+
+
+def promised_figures(run: DWIRun, atlases: list[str]) -> Iterator[str]:
+    """List the figures of a run, relative to the derivatives folder."""
+    descs: list[tuple[str, str | None]]
+    descs = [(desc, None) for desc in RUN_FIGURES + (T1W_FIGURES if run.t1w else ())]
+    descs += [(desc, atlas) for desc in ATLAS_FIGURES for atlas in atlases]
+    for desc, atlas in descs:
+        entities = {**run.entities, **figure_entities(desc, atlas)}
+        yield str(build_path(entities, path_patterns(), strict=True))
+
+
 def output_entities(key: str, config: Config) -> dict[str, str]:
     """Entities of an output, with the format that the settings ask for."""
     entities = {"datatype": "dwi", **OUTPUTS[key].entities}
@@ -106,6 +129,7 @@ def promised_outputs(run: DWIRun, atlases: list[str], config: Config) -> Iterato
             yield path
             if output.sidecar:
                 yield str(Path(path).parent / (Path(path).name.split(".", 1)[0] + ".json"))
+    yield from promised_figures(run, atlases)
     yield f"sub-{run.participant}.html"
 
 

@@ -118,9 +118,13 @@ def _add_atlases(parser: argparse.ArgumentParser) -> None:
 def _add_execution(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("execution")
     group.add_argument(
-        "-w", "--work-dir", type=Path, help="working folder (default: OUTPUT_DIR/../work)"
+        "-w", "--work-dir", type=Path, help="working folder (default: work, in the current folder)"
     )
-    group.add_argument("--clean-workdir", action="store_true", help="remove it after success")
+    group.add_argument(
+        "--clean-workdir",
+        action="store_true",
+        help="remove its content that is ours after success",
+    )
     group.add_argument(
         "--nprocs",
         "--nthreads",

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 #: Exit codes: everything done; a participant failed or an output is missing; unusable input.
 DONE, FAILED, UNUSABLE = 0, 1, 2
+#: Name of the graph, and of its folder in the working folder.
+WORKFLOW_NAME = "difftract_wf"
 #: The line of a traceback that names the error.
 _ERROR = re.compile(r"[\w.]*(?:Error|Exception|Interrupt)\b")
 
@@ -66,28 +68,30 @@ def execute(plan: Plan, resources: Resources, arguments: argparse.Namespace) -> 
         f"atlases: {', '.join(atlas.name for atlas in plan.atlases)}; "
         f"{resources.n_procs} CPU(s), {resources.omp_nthreads} a step. Log: {logs}"
     )
-    if not arguments.reports_only:
-        _run_workflow(plan, resources, logs, arguments)
-    failures = _finish(plan, logs)
+    failures = {} if arguments.reports_only else _run_workflow(plan, resources, logs, arguments)
+    failures |= {label: str(error) for label, error in plan.unusable.items()}
+    failures = _finish(plan, logs) | failures
     minutes = (time.monotonic() - started) / 60
-    for participant in plan.participants:
+    participants = sorted({*plan.participants, *plan.unusable})
+    for participant in participants:
         if participant in failures:
             _say(f"sub-{participant}: FAILED. {failures[participant]}")
         else:
             _say(f"sub-{participant}: done. Report: {plan.output_dir / f'sub-{participant}.html'}")
-    n_done = len(plan.participants) - len(failures)
+    n_done = len(participants) - len(failures)
     _say(f"{n_done} done, {len(failures)} failed in {minutes:.1f} min.")
     if failures:
         return FAILED
-    if arguments.clean_workdir:
-        shutil.rmtree(plan.work_dir, ignore_errors=True)
+    if arguments.clean_workdir and not arguments.reports_only:
+        # Nothing but what this program made: the folder may hold other people's work.
+        shutil.rmtree(plan.work_dir / WORKFLOW_NAME, ignore_errors=True)
     return DONE
 
 
 def _plan(arguments: argparse.Namespace, config: Any) -> tuple[Plan, Resources]:  # noqa: ANN401
     from difftract_bids.bids.plan import Resources, make_plan, share_cpus
 
-    work_dir = arguments.work_dir or arguments.output_dir.resolve().parent / "work"
+    work_dir = arguments.work_dir or Path("work")
     plan = make_plan(
         arguments.bids_dir,
         arguments.output_dir,
@@ -113,13 +117,15 @@ def _log_folder(plan: Plan) -> Path:
 
 def _run_workflow(
     plan: Plan, resources: Resources, logs: Path, arguments: argparse.Namespace
-) -> None:
+) -> dict[str, str]:
+    """Run the graph; say why each participant failed whose steps did not all end well."""
     _configure_nipype(logs, arguments)
     from difftract_bids.bids.describe import describe_dataset
+    from difftract_bids.cli.plugin import SafeMultiProcPlugin
     from difftract_bids.reports.methods import methods_markdown
     from difftract_bids.workflows.app import init_difftract_wf
 
-    workflow = init_difftract_wf(plan, omp_nthreads=resources.omp_nthreads)
+    workflow = init_difftract_wf(plan, omp_nthreads=resources.omp_nthreads, name=WORKFLOW_NAME)
     methods = workflow.visit_desc()
     describe_dataset(
         plan.output_dir,
@@ -127,8 +133,6 @@ def _run_workflow(
         atlases=plan.atlases,
         citation=methods_markdown(methods),
     )
-    for participant in plan.participants:
-        write_provenance(plan, participant, run_uuid=logs.name, methods=methods)
     plugin_args: dict[str, Any] = {
         "n_procs": resources.n_procs,
         "mp_context": "forkserver",
@@ -136,12 +140,16 @@ def _run_workflow(
     }
     if resources.mem_gb is not None:
         plugin_args["memory_gb"] = resources.mem_gb
+    failures: dict[str, str] = {}
     try:
-        workflow.run(plugin="MultiProc", plugin_args=plugin_args)
+        workflow.run(plugin=SafeMultiProcPlugin(plugin_args=plugin_args))
     except Exception as error:  # noqa: BLE001
-        # Nipype raises whatever a node raised once all others are done: the outputs that are
-        # missing say which participants failed, the crash files say why.
-        (logs / "failure.txt").write_text(f"{error}\n", encoding="utf-8")
+        # Nipype raises once every step that could run has run; the crash files say whose failed.
+        # Without any, nothing is known to have gone well.
+        failures = _crashes(plan, logs) or dict.fromkeys(plan.participants, f"Reason: {error}")
+    for participant in plan.participants:
+        write_provenance(plan, participant, run_uuid=logs.name, methods=methods)
+    return failures
 
 
 def _configure_nipype(logs: Path, arguments: argparse.Namespace) -> None:
@@ -166,35 +174,45 @@ def _configure_nipype(logs: Path, arguments: argparse.Namespace) -> None:
 
 
 def _finish(plan: Plan, logs: Path) -> dict[str, str]:
-    """Assemble the reports and look for what was promised; say why each participant failed."""
-    from difftract_bids.bids.outputs import missing_outputs
+    """Assemble the reports, and say of each participant what was promised and is missing."""
+    from difftract_bids.bids.outputs import missing_outputs, promised_figures
     from difftract_bids.reports.assembly import assemble_report
 
     names = [atlas.name for atlas in plan.atlases]
     failures = {}
     for participant in plan.participants:
+        figures = {
+            Path(figure).name
+            for run in plan.of(participant)
+            for figure in promised_figures(run, names)
+        } | {f"sub-{participant}_desc-{desc}_dwi.html" for desc in ("about", "methods")}
         with suppress(DifftractError):  # without figures there is no page, which is missed below
-            assemble_report(plan.output_dir, participant, run_uuid=logs.name)
+            assemble_report(plan.output_dir, participant, run_uuid=logs.name, figures=figures)
         missing = missing_outputs(plan.output_dir, plan.of(participant), names, plan.config)
         if missing:
             failures[participant] = (
-                f"{len(missing)} promised output(s) missing, first: {missing[0]}. "
-                + _reason(participant, logs)
+                f"{len(missing)} promised output(s) missing, first: {missing[0]}. See {logs}."
             )
     return failures
 
 
-def _reason(participant: str, logs: Path) -> str:
-    """Find the error behind a participant's first crash: its last lines, without the traceback."""
+def _crashes(plan: Plan, logs: Path) -> dict[str, str]:
+    """Say of each participant with a crash file why the first of their steps failed."""
+    failures: dict[str, str] = {}
     for crash in sorted(logs.glob("crash-*.txt"), key=lambda path: path.stat().st_mtime):
         text = crash.read_text(encoding="utf-8", errors="replace")
-        if f".sub_{participant}_wf." not in text:
-            continue
-        lines = [line.strip() for line in text.splitlines() if line.strip()]
-        errors = [i for i, line in enumerate(lines) if _ERROR.match(line)]
-        said = " ".join(lines[errors[-1] :] if errors else lines[-1:])
-        return f"Reason: {said.removeprefix('difftract_bids.errors.')} (crash file: {crash})"
-    return f"See {logs}."
+        for participant in plan.participants:
+            if f".sub_{participant}_wf." in text:
+                failures.setdefault(participant, f"Reason: {_last_error(text)} (see {crash})")
+    return failures
+
+
+def _last_error(text: str) -> str:
+    """Find the lines that name the error at the end of a traceback."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    errors = [i for i, line in enumerate(lines) if _ERROR.match(line)]
+    said = " ".join(lines[errors[-1] :] if errors else lines[-1:])
+    return said.removeprefix("difftract_bids.errors.")
 
 
 def _say(message: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Collection
 from importlib.resources import as_file, files
 from pathlib import Path
 
@@ -14,7 +15,12 @@ from difftract_bids.reports.templates import PAGE, SPEC
 
 
 def assemble_report(
-    out_dir: Path, participant: str, *, run_uuid: str, session: str | None = None
+    out_dir: Path,
+    participant: str,
+    *,
+    run_uuid: str,
+    session: str | None = None,
+    figures: Collection[str] | None = None,
 ) -> Path:
     """Put the figures of a participant (or of one session) together into one page.
 
@@ -31,6 +37,9 @@ def assemble_report(
         Identifier of the run.
     session
         Label, with or without ``ses-``: a page for this session alone.
+    figures
+        File names to show; others, left by an earlier run with other atlases, are not shown.
+        Default: all that are there.
 
     Returns
     -------
@@ -62,21 +71,24 @@ def assemble_report(
         )
     page = out_dir / f"{stem}.html"
     with tempfile.TemporaryDirectory(prefix="report") as name:
-        stage = _stage(Path(name), out_dir, folders)
+        stage = _stage(Path(name), out_dir, folders, figures)
         _assemble(stage, page, run_uuid, filters, title=stem.replace("_", ", "))
     return page
 
 
-def _stage(stage: Path, out_dir: Path, folders: list[Path]) -> Path:
+def _stage(
+    stage: Path, out_dir: Path, folders: list[Path], figures: Collection[str] | None
+) -> Path:
     """Show NiReports nothing but the figures, at a path that says nothing.
 
     Its index reads entities from the absolute path, so that below a folder called ``dwi`` or
     ``sub-study`` it would find no figure at all; and it would walk over every derivative.
     """
     for folder in folders:
-        link = stage / folder
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(out_dir / folder, target_is_directory=True)
+        (stage / folder).mkdir(parents=True, exist_ok=True)
+        for figure in (out_dir / folder).iterdir():
+            if figures is None or figure.name in figures:
+                (stage / folder / figure.name).symlink_to(figure)
     return stage
 
 

@@ -223,7 +223,7 @@ def test_labels_in_t1w_space_need_a_t1w(tmp_path):
     run = DWIRun({"subject": "01", "run": 1}, dwi, dwi, dwi)
     with pytest.raises(AtlasError, match="there is no T1w"):
         check_atlas(atlas, run)
-    check_atlas(atlas, replace(run, t1w=dwi))
+    check_atlas(atlas, replace(run, t1w=tmp_path / "sub-01/anat/sub-01_atlas-Own_dseg.nii.gz"))
     assert parcellation_of(atlas, run).space == "T1w"
 
 

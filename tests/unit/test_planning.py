@@ -10,6 +10,7 @@ import pytest
 from datasets import N_DIRECTIONS, image, write_dataset
 
 from difftract_bids.bids.plan import make_plan, share_cpus
+from difftract_bids.bids.uris import raw_uri
 from difftract_bids.config import Config
 from difftract_bids.errors import DifftractError
 
@@ -158,3 +159,89 @@ def test_the_same_atlas_twice_would_overwrite_itself_and_is_refused(dataset):
 )
 def test_many_runs_share_the_cpus_before_one_run_takes_several(n_runs, n_procs, omp, expected):
     assert share_cpus(n_runs, n_procs, omp) == expected
+
+
+def test_a_table_of_another_acquisition_is_not_taken_for_this_ones(dataset):
+    for extension in ("bval", "bvec", "json"):
+        source = run_file(dataset, extension)
+        source.rename(source.with_name(f"sub-01_acq-x_dwi.{extension}"))
+    with pytest.raises(DifftractError, match=r"no \.bval file"):
+        plan(dataset)
+
+
+def test_two_images_whose_outputs_would_have_one_name_are_refused(dataset):
+    nib.save(nib.load(run_file(dataset, "nii.gz")), run_file(dataset, "nii"))
+    with pytest.raises(DifftractError, match="same name"):
+        plan(dataset)
+
+
+def test_phase_images_are_left_out(dataset):
+    for extension in ("nii.gz", "bval", "bvec", "json"):
+        source = run_file(dataset, extension)
+        for part in ("mag", "phase"):
+            shutil.copy(source, source.with_name(f"sub-01_part-{part}_dwi.{extension}"))
+        source.unlink()
+    assert [run.dwi.name for run in plan(dataset).runs] == ["sub-01_part-mag_dwi.nii.gz"]
+
+
+def test_links_into_a_store_keep_their_names_in_the_dataset(dataset):
+    store = dataset.parent / "store"
+    store.mkdir()
+    path = run_file(dataset, "nii.gz").rename(store / "abc")
+    run_file(dataset, "nii.gz").symlink_to(path)
+    (run,) = plan(dataset).runs
+    assert raw_uri(run.dwi, dataset) == "bids:raw:sub-01/dwi/sub-01_dwi.nii.gz"
+
+
+def test_a_dataset_below_a_folder_called_sub_something_is_read_as_well(tmp_path):
+    dataset = write_dataset(tmp_path / "sub-study" / "dwi" / "bids")
+    assert [run.stem for run in plan(dataset).runs] == ["sub-01"]
+
+
+def test_one_bad_participant_is_left_out_of_a_whole_dataset_but_not_when_named(tmp_path):
+    dataset = write_dataset(tmp_path / "bids", ["01", "02"])
+    (dataset / "sub-02" / "dwi" / "sub-02_dwi.bvec").unlink()
+    found = plan(dataset)
+    assert found.participants == ["01"]
+    assert "no .bvec file" in str(found.unusable["02"])
+    with pytest.raises(DifftractError, match=r"no \.bvec file"):
+        plan(dataset, participants=["01", "02"])
+
+
+def test_a_t1w_with_a_fourth_dimension_of_one_is_a_t1w(tmp_path):
+    dataset = write_dataset(tmp_path / "bids", t1w=True)
+    (path,) = dataset.glob("sub-01/anat/*.nii.gz")
+    replace_image(path, (6, 6, 6, 1))
+    assert plan(dataset).runs[0].t1w == path
+
+
+@pytest.mark.parametrize("work", ["bids", "out", "."])
+def test_a_working_folder_that_holds_data_or_results_is_refused(dataset, work):
+    with pytest.raises(DifftractError, match=r"working folder|raw data"):
+        plan(dataset, work_dir=dataset.parent / work)
+
+
+def test_shells_without_enough_directions_are_found_at_once(dataset):
+    rewrite(run_file(dataset, "bval"), lambda b: np.arange(b.size)[None] * 300.0)
+    with pytest.raises(DifftractError, match="No shell has the 6 directions"):
+        plan(dataset)
+
+
+def test_a_parcellation_that_lies_elsewhere_is_found_at_once(dataset):
+    atlas = dataset.parent / "atlas"
+    folder = atlas / "sub-01" / "dwi"
+    folder.mkdir(parents=True)
+    (atlas / "dataset_description.json").write_text('{"Name": "a", "BIDSVersion": "1.10.0"}')
+    (folder / "sub-01_atlas-Far_dseg.tsv").write_text("index\tname\n1\ta\n2\tb\n")
+    labels = np.ones((5, 6, 7), np.int16)
+    labels[:2] = 2
+    config = Config(atlases=(f"Far={atlas}",))
+    for shift_mm, there in ((0.0, True), (900.0, False)):
+        affine = nib.load(run_file(dataset, "nii.gz")).affine.copy()
+        affine[0, 3] += shift_mm
+        nib.save(nib.Nifti1Image(labels, affine), folder / "sub-01_atlas-Far_dseg.nii.gz")
+        if there:
+            assert plan(dataset, config=config).atlases[0].name == "Far"
+        else:
+            with pytest.raises(DifftractError, match="No label of Far"):
+                plan(dataset, config=config)
