@@ -65,7 +65,7 @@ def check_folders(bids_dir: Path, output_dir: Path, work_dir: Path) -> None:
                 remedy="Choose a folder of its own with --work-dir.",
             )
     for folder in (output_dir / "logs", *output_dir.glob("sub-*")):
-        if folder.exists():
+        if folder.is_dir():
             _check_writable(folder, "Part of OUTPUT_DIR")
 
 

@@ -138,3 +138,23 @@ def test_the_same_command_again_gives_the_same_results_without_computing_them(da
     assert again.returncode == 0, again.stdout + again.stderr
     assert "track" not in again.stdout
     assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_run_that_cannot_start_is_not_done_because_an_earlier_one_was(dataset, finished):
+    out = finished[0]
+    truth = f"Phantom={dataset / 'derivatives' / 'truth'}"
+    options = ["--participant-label", "01", "--n-seeds", "77", "--mem-mb", "50"]
+    work = ["--atlases", truth, "ICBM100", "-w", dataset.parent / "work"]
+    done = run_app(dataset, out, "participant", *options, *work)
+    assert done.returncode == 1
+    assert "sub-01: FAILED" in done.stdout
+
+
+def test_cleaning_the_working_folder_leaves_what_is_not_ours(dataset, finished):
+    work = dataset.parent / "work"
+    (work / "thesis.txt").write_text("mine")
+    truth = f"Phantom={dataset / 'derivatives' / 'truth'}"
+    options = ["--n-seeds", "4000", "--atlases", truth, "ICBM100", "-w", work, "--clean-workdir"]
+    done = run_app(dataset, finished[0], "participant", "--participant-label", "01", *options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [path.name for path in work.iterdir()] == ["thesis.txt"]
