@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
+from acquisitions import directions, scheme
 from dipy.data import get_sphere
 from scipy.spatial.transform import Rotation
 
 from difftract_bids.errors import ConfigError, GradientError, InputError
-from difftract_bids.io.gradients import GradientTable, read_gradients, to_fsl_bvecs
+from difftract_bids.io.gradients import read_gradients, to_fsl_bvecs
 from difftract_bids.modelling.fodf import (
     deconvolution_shell,
     deconvolve,
@@ -16,22 +17,6 @@ from difftract_bids.modelling.fodf import (
 from difftract_bids.modelling.zonal import Response, zonal_basis
 
 EVALS = np.array([1.7e-3, 0.3e-3, 0.3e-3])
-
-
-def directions(n):
-    """Points of a spherical spiral, on one half."""
-    z = (np.arange(n) + 0.5) / n
-    azimuth = np.pi * (1 + 5**0.5) * np.arange(n)
-    radius = np.sqrt(1 - z**2)
-    return np.stack([radius * np.cos(azimuth), radius * np.sin(azimuth), z], axis=1)
-
-
-def scheme(*shells):
-    bvals, bvecs = [np.zeros(2)], [np.zeros((2, 3))]
-    for bval, n in shells:
-        bvals.append(np.full(n, float(bval)))
-        bvecs.append(directions(n))
-    return GradientTable(np.concatenate(bvals), np.concatenate(bvecs))
 
 
 def decay(bval, cosine):
@@ -94,7 +79,7 @@ def test_crossing_fibres_are_found_in_scanner_axes_with_an_oblique_affine(tmp_pa
     vox2ras = np.eye(4)
     vox2ras[:3, :3] = Rotation.from_euler("xyz", [20, -35, 50], degrees=True).as_matrix()
     vox2ras[:3, :3] *= [-2.0, 2.5, 3.0]
-    table = scheme((2500, 64))
+    table = scheme((2500, 64), n_b0=2)
     np.savetxt(tmp_path / "bvec", to_fsl_bvecs(table.bvecs, vox2ras))
     np.savetxt(tmp_path / "bval", table.bvals_s_mm2[None])
     fibres = np.array([[0.8, 0.6, 0.0], [0.36, -0.48, 0.8]])
@@ -148,7 +133,7 @@ def test_more_coefficients_than_directions_can_still_be_fitted():
 
 
 def test_bad_values_and_voxels_outside_the_mask_are_zero():
-    table = scheme((1000, 30))
+    table = scheme((1000, 30), n_b0=2)
     dwi = np.ones((2, 2, 2, 32)) * decay(table.bvals_s_mm2, table.bvecs @ [0, 0, 1.0])
     dwi[0, 0, 0] = np.nan
     dwi[0, 0, 1] = 0
@@ -165,7 +150,7 @@ def test_bad_values_and_voxels_outside_the_mask_are_zero():
 
 
 def test_only_the_chosen_shell_enters_the_fit():
-    table = scheme((1000, 30), (2000, 60))
+    table = scheme((1000, 30), (2000, 60), n_b0=2)
     fibre = directions(9)[3]
     dwi = decay(table.bvals_s_mm2, table.bvecs @ fibre)[None, None, None]
     mask, response = np.ones((1, 1, 1), dtype=bool), response_of(2000.0)
@@ -184,9 +169,9 @@ def test_only_the_chosen_shell_enters_the_fit():
     ],
 )
 def test_the_largest_shell_with_enough_directions_is_deconvolved(shells, expected):
-    bval, volumes = deconvolution_shell(scheme(*shells))
+    bval, volumes = deconvolution_shell(scheme(*shells, n_b0=2))
     assert (bval, volumes.sum()) == expected
-    assert (scheme(*shells).bvals_s_mm2[volumes] == bval).all()
+    assert (scheme(*shells, n_b0=2).bvals_s_mm2[volumes] == bval).all()
 
 
 def test_the_default_lmax_follows_the_number_of_directions():
@@ -196,7 +181,7 @@ def test_the_default_lmax_follows_the_number_of_directions():
 
 
 def test_what_cannot_be_fitted_is_refused():
-    table, mask = scheme((1000, 30)), np.ones((2, 2, 2), dtype=bool)
+    table, mask = scheme((1000, 30), n_b0=2), np.ones((2, 2, 2), dtype=bool)
     dwi = np.ones((2, 2, 2, 32))
     for lmax in (3, 10):
         with pytest.raises(ConfigError, match=f"lmax {lmax}"):
@@ -204,6 +189,6 @@ def test_what_cannot_be_fitted_is_refused():
     with pytest.raises(GradientError, match="31 volumes"):
         fit_fodf(dwi[..., 1:], table, response_of(1000.0), mask)
     with pytest.raises(GradientError, match="b=1000: 5"):
-        deconvolution_shell(scheme((1000, 5)))
+        deconvolution_shell(scheme((1000, 5), n_b0=2))
     with pytest.raises(InputError, match="must be positive"):
         deconvolve(dwi[0, 0, :, 2:], table.bvecs[2:], np.zeros(5), 6)

@@ -1,30 +1,14 @@
 import numpy as np
 import pytest
+from acquisitions import directions, scheme
 
 from difftract_bids.errors import GradientError, InputError
-from difftract_bids.io.gradients import GradientTable
 from difftract_bids.modelling.response import Response, estimate_response
 from difftract_bids.modelling.zonal import fit_zonal, zonal_basis
 
 EVALS = np.array([1.7e-3, 0.3e-3, 0.3e-3])
 S0 = 400.0
 SHAPE = (15, 15, 15)
-
-
-def directions(n):
-    """Points of a spherical spiral, on one half."""
-    z = (np.arange(n) + 0.5) / n
-    azimuth = np.pi * (1 + 5**0.5) * np.arange(n)
-    radius = np.sqrt(1 - z**2)
-    return np.stack([radius * np.cos(azimuth), radius * np.sin(azimuth), z], axis=1)
-
-
-def scheme(*shells):
-    bvals, bvecs = [np.zeros(4)], [np.zeros((4, 3))]
-    for bval, n in shells:
-        bvals.append(np.full(n, float(bval)))
-        bvecs.append(directions(n))
-    return GradientTable(np.concatenate(bvals), np.concatenate(bvecs))
 
 
 def bundle_signal(table, fibres):
@@ -52,7 +36,7 @@ def brain(table, seed=0, noise=8.0):
 
 
 def test_the_response_of_a_known_bundle_is_found():
-    table = scheme((1000, 60))
+    table = scheme((1000, 60), n_b0=4)
     response = estimate_response(brain(table), table, np.ones(SHAPE, dtype=bool), 8)
     expected = true_response(1000, 8)
     assert response.bvals_s_mm2 == (0.0, 1000.0)
@@ -62,7 +46,7 @@ def test_the_response_of_a_known_bundle_is_found():
 
 
 def test_of_several_shells_the_one_to_be_deconvolved_is_used():
-    table = scheme((1000, 30), (3000, 60))
+    table = scheme((1000, 30), (3000, 60), n_b0=4)
     response = estimate_response(brain(table), table, np.ones(SHAPE, dtype=bool), 8)
     expected = true_response(3000, 8)
     assert response.bvals_s_mm2 == (0.0, 3000.0)
@@ -70,7 +54,7 @@ def test_of_several_shells_the_one_to_be_deconvolved_is_used():
 
 
 def test_a_small_mask_still_gives_a_response():
-    table = scheme((1000, 60))
+    table = scheme((1000, 60), n_b0=4)
     mask = np.zeros(SHAPE, dtype=bool)
     mask[2:5, 2:5, 2:5] = True
     response = estimate_response(brain(table), table, mask, 8)
@@ -86,7 +70,7 @@ def test_one_zonal_series_fits_voxels_with_different_fibres_exactly():
 
 
 def test_isotropic_data_warn_and_empty_data_are_refused():
-    table = scheme((1000, 30))
+    table = scheme((1000, 30), n_b0=4)
     rng = np.random.default_rng(0)
     mask = np.ones((9, 9, 9), dtype=bool)
     fluid = 100 * np.exp(-table.bvals_s_mm2 * 1e-3) + rng.normal(0, 0.5, (9, 9, 9, 34))
@@ -98,7 +82,9 @@ def test_isotropic_data_warn_and_empty_data_are_refused():
 
 def test_a_table_that_does_not_fit_is_refused():
     with pytest.raises(GradientError, match="has 9 volumes"):
-        estimate_response(np.ones((4, 4, 4, 9)), scheme((1000, 30)), np.ones((4, 4, 4), bool), 4)
+        estimate_response(
+            np.ones((4, 4, 4, 9)), scheme((1000, 30), n_b0=4), np.ones((4, 4, 4), bool), 4
+        )
 
 
 def test_text_is_what_mrtrix_writes_and_comes_back_the_same():

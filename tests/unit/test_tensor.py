@@ -1,27 +1,12 @@
 import numpy as np
 import pytest
+from acquisitions import scheme
 
 from difftract_bids.errors import GradientError
 from difftract_bids.io.gradients import GradientTable
 from difftract_bids.modelling.tensor import fit_tensor
 
 EVALS = np.array([1.7e-3, 0.4e-3, 0.3e-3])
-
-
-def directions(n):
-    """Points of a spherical spiral, on one half."""
-    z = (np.arange(n) + 0.5) / n
-    azimuth = np.pi * (1 + 5**0.5) * np.arange(n)
-    radius = np.sqrt(1 - z**2)
-    return np.stack([radius * np.cos(azimuth), radius * np.sin(azimuth), z], axis=1)
-
-
-def scheme(*shells):
-    bvals, bvecs = [np.zeros(3)], [np.zeros((3, 3))]
-    for bval, n in shells:
-        bvals.append(np.full(n, float(bval)))
-        bvecs.append(directions(n))
-    return GradientTable(np.concatenate(bvals), np.concatenate(bvecs))
 
 
 def frames(n):
