@@ -23,18 +23,16 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--bids-dir", type=Path, help="run this dataset instead of a phantom")
     options, passed_on = parser.parse_known_args(argv)
     derivatives = options.output / "derivatives"
+    app = ("participant", "-w", options.output / "work", *passed_on)
     if options.bids_dir is not None:
-        return _run("difftract_bids", options.bids_dir, derivatives, "participant", *passed_on)
+        return _run("difftract_bids", options.bids_dir, derivatives, *app)
 
     dataset = options.output / "bids"
     truth = dataset / "derivatives" / "truth"
     if not truth.is_dir() and (code := _run("difftract_bids.cli.phantom", dataset)):
         return code
     atlas = f"{_ATLAS}={truth}"
-    code = _run(
-        "difftract_bids", dataset, derivatives, "participant", *passed_on, "--atlases", atlas
-    )
-    if code:
+    if code := _run("difftract_bids", dataset, derivatives, *app, "--atlases", atlas):
         return code
     name = f"sub-01/dwi/sub-01_atlas-{_ATLAS}_meas-count_relmat.dense.tsv"
     print("\nThe measured connectome against the true one:")
