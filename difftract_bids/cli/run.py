@@ -159,11 +159,12 @@ def _configure_nipype(logs: Path, arguments: argparse.Namespace) -> None:
     container may not have.
     """
     level = {0: "WARNING", 1: "INFO"}.get(arguments.verbose, "DEBUG")
+    crashes = str(logs).replace("%", "%%")  # configparser's own sign
     lines = [
         "[logging]",
         *(f"{name}_level = {level}" for name in ("workflow", "interface", "utils")),
         "[execution]",
-        f"crashdump_dir = {logs}",
+        f"crashdump_dir = {crashes}",
         "crashfile_format = txt",
         f"stop_on_first_crash = {str(arguments.stop_on_first_crash).lower()}",
         "check_version = false",
