@@ -146,6 +146,11 @@ class TrackingConfig(_Validated):
             value = getattr(self, name)
             ok = value is None or (math.isfinite(value) and value >= 0)
             self._require(name, ok=ok, rule="0 or more, and finite")
+        if self.min_length_mm is not None and self.max_length_mm is not None:
+            ok = self.min_length_mm <= self.max_length_mm
+            self._require(
+                "min_length_mm", ok=ok, rule=f"at most {self.max_length_mm} (the longest)"
+            )
 
     def resolve(self, voxel_size_mm: float) -> Self:
         """Fill in MRtrix's defaults for a voxel size.

@@ -23,7 +23,7 @@ def init_difftract_wf(
     name
         Name of the workflow, and of its folder in the working folder.
     """
-    workflow = LiterateWorkflow(name=name, base_dir=str(plan.work_dir))
+    workflow = LiterateWorkflow(name=name, base_dir=str(plan.scratch_dir))
     workflow.__desc__ = (
         f"Structural connectomes were made with *difftract_bids* {__version__}, a BIDS App "
         "[@gorgolewski2016; @gorgolewski2017] built on Nipype [@gorgolewski2011].\n\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,6 +61,15 @@ class Plan:
     atlases: tuple[Atlas, ...]
     config: Config
     unusable: dict[str, DifftractError] = field(default_factory=dict)
+
+    @property
+    def scratch_dir(self) -> Path:
+        """Folder for intermediate files: one for each pair of dataset and output.
+
+        Two datasets both have a sub-01; in one folder they would take each other's files.
+        """
+        pair = f"{self.bids_dir}\n{self.output_dir}".encode()
+        return self.work_dir / f"difftract-{hashlib.sha256(pair).hexdigest()[:12]}"
 
     @property
     def participants(self) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import os
 import struct
 import tempfile
@@ -65,8 +66,24 @@ def check_folders(bids_dir: Path, output_dir: Path, work_dir: Path) -> None:
                 remedy="Choose a folder of its own with --work-dir.",
             )
     for folder in (output_dir / "logs", *output_dir.glob("sub-*")):
-        if folder.is_dir():
+        if folder.is_dir() or (folder.exists() and not folder.suffix):
             _check_writable(folder, "Part of OUTPUT_DIR")
+    _check_owner(output_dir / "dataset_description.json")
+
+
+def _check_owner(description: Path) -> None:
+    """Refuse a folder that another pipeline has described as its own."""
+    try:
+        makers = json.loads(description.read_text(encoding="utf-8"))["GeneratedBy"]
+        names = [str(maker["Name"]) for maker in makers]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    if names and "difftract_bids" not in names:
+        raise UsageError(
+            f"OUTPUT_DIR holds the derivatives of another program: {', '.join(names)}.",
+            where=description,
+            remedy="Choose a folder of its own, such as derivatives/difftract_bids.",
+        )
 
 
 def _check_writable(folder: Path, option: str) -> None:

@@ -191,9 +191,16 @@ def _sidecar(root: Path, image: Path) -> dict[str, Any]:
     # From the most general to the closest file: the closest has the last word.
     for path in reversed(_companions(root, image, "json")):
         try:
-            merged.update(json.loads(path.read_text(encoding="utf-8")))
+            merged.update(_json_object(path))
         except (OSError, ValueError) as error:
             raise InputError(
                 f"The sidecar is not valid JSON: {error}.", where=path, remedy="Mend the file."
             ) from error
     return merged
+
+
+def _json_object(path: Path) -> dict[str, Any]:
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise ValueError(f"it holds a {type(content).__name__}, not an object")  # noqa: TRY004
+    return content

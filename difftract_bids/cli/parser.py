@@ -92,7 +92,11 @@ def settings_from(arguments: argparse.Namespace) -> settings.Config:
 def _add_selection(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("selection")
     group.add_argument(
-        "--participant-label", nargs="+", metavar="LABEL", help="participants (default: all)"
+        "--participant-label",
+        "--participant_label",
+        nargs="+",
+        metavar="LABEL",
+        help="participants (default: all)",
     )
     group.add_argument(
         "--session-label", nargs="+", metavar="LABEL", help="sessions (default: all)"

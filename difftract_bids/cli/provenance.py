@@ -52,3 +52,23 @@ def write_provenance(plan: Plan, participant: str, *, run_uuid: str, methods: st
     figures = plan.output_dir / f"sub-{participant}" / "figures"
     write_about_html(about, figures / f"sub-{participant}_desc-about_dwi.html")
     write_methods(methods, figures / f"sub-{participant}_desc-methods_dwi.html")
+
+
+def write_failure(plan: Plan, participant: str, reason: str | None) -> None:
+    """Say at the top of a participant's report that the run failed, or take that back.
+
+    Parameters
+    ----------
+    plan, participant
+        What was done.
+    reason
+        Why it failed; ``None`` if it did not.
+    """
+    from difftract_bids.reports.summary import write_failure_html
+
+    figures = plan.output_dir / f"sub-{participant}" / "figures"
+    path = figures / f"sub-{participant}_desc-failure_dwi.html"
+    if reason is None:
+        path.unlink(missing_ok=True)
+    else:
+        write_failure_html(reason, path)

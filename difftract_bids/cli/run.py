@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from difftract_bids.cli.parser import build_parser, settings_from
 from difftract_bids.cli.progress import Progress
-from difftract_bids.cli.provenance import write_provenance
+from difftract_bids.cli.provenance import write_failure, write_provenance
 from difftract_bids.errors import DifftractError
 
 if TYPE_CHECKING:
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 #: Exit codes: everything done; a participant failed or an output is missing; unusable input.
 DONE, FAILED, UNUSABLE = 0, 1, 2
-#: Name of the graph, and of its folder in the working folder.
-WORKFLOW_NAME = "difftract_wf"
 #: The line of a traceback that names the error.
 _ERROR = re.compile(r"[\w.]*(?:Error|Exception|Interrupt)\b")
 
@@ -84,7 +82,7 @@ def execute(plan: Plan, resources: Resources, arguments: argparse.Namespace) -> 
         return FAILED
     if arguments.clean_workdir and not arguments.reports_only:
         # Nothing but what this program made: the folder may hold other people's work.
-        shutil.rmtree(plan.work_dir / WORKFLOW_NAME, ignore_errors=True)
+        shutil.rmtree(plan.scratch_dir, ignore_errors=True)
     return DONE
 
 
@@ -125,7 +123,7 @@ def _run_workflow(
     from difftract_bids.reports.methods import methods_markdown
     from difftract_bids.workflows.app import init_difftract_wf
 
-    workflow = init_difftract_wf(plan, omp_nthreads=resources.omp_nthreads, name=WORKFLOW_NAME)
+    workflow = init_difftract_wf(plan, omp_nthreads=resources.omp_nthreads)
     methods = workflow.visit_desc()
     describe_dataset(
         plan.output_dir,
@@ -149,6 +147,7 @@ def _run_workflow(
         failures = _crashes(plan, logs) or dict.fromkeys(plan.participants, f"Reason: {error}")
     for participant in plan.participants:
         write_provenance(plan, participant, run_uuid=logs.name, methods=methods)
+        write_failure(plan, participant, failures.get(participant))
     return failures
 
 
@@ -186,7 +185,7 @@ def _finish(plan: Plan, logs: Path) -> dict[str, str]:
             Path(figure).name
             for run in plan.of(participant)
             for figure in promised_figures(run, names)
-        } | {f"sub-{participant}_desc-{desc}_dwi.html" for desc in ("about", "methods")}
+        } | {f"sub-{participant}_desc-{desc}_dwi.html" for desc in ("about", "failure", "methods")}
         with suppress(DifftractError):  # without figures there is no page, which is missed below
             assemble_report(plan.output_dir, participant, run_uuid=logs.name, figures=figures)
         missing = missing_outputs(plan.output_dir, plan.of(participant), names, plan.config)

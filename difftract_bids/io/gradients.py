@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -195,7 +196,9 @@ def _normalised(
 
 def _read_numbers(path: str | os.PathLike[str]) -> Float[np.ndarray, ...]:
     try:
-        numbers = np.loadtxt(path, ndmin=2, dtype=np.float64)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # an empty file is told of below
+            numbers = np.loadtxt(path, ndmin=2, dtype=np.float64)
     except (OSError, ValueError) as error:
         raise GradientError(
             f"The gradient file cannot be read: {error}.",
@@ -207,6 +210,20 @@ def _read_numbers(path: str | os.PathLike[str]) -> Float[np.ndarray, ...]:
             "The gradient file is empty.", where=path, remedy="Convert the DICOM files again."
         )
     return numbers
+
+
+def _check_rank(directions: Float[np.ndarray, "n 3"], bvec: str | os.PathLike[str]) -> None:
+    """Repeated or coplanar directions do not determine a tensor, however many they are."""
+    x, y, z = directions.T
+    design = np.stack([x * x, y * y, z * z, x * y, x * z, y * z], axis=1)
+    rank = int(np.linalg.matrix_rank(design, tol=1e-3 * np.sqrt(len(design))))
+    if rank < _MIN_DIRECTIONS:
+        raise GradientError(
+            f"The {len(directions)} directions are too alike: they determine {rank} of the 6 "
+            "numbers of a tensor.",
+            where=bvec,
+            remedy="Check that the file belongs to this image; leave the participant out if so.",
+        )
 
 
 def _check(
@@ -232,7 +249,8 @@ def _check(
         raise GradientError(
             f"Only {table.n_directions} volumes are diffusion-weighted; a tensor needs 6.",
             where=bval,
-            remedy="Merge the parts of the acquisition, or leave the participant out.",
+            remedy="Merge the parts of the acquisition, lower --b0-threshold if it takes weighted "
+            "volumes for b=0, or leave the participant out.",
         )
     finite = np.isfinite(bvecs[weighted]).all(axis=1)
     length = np.linalg.norm(np.nan_to_num(bvecs[weighted]), axis=1)
@@ -247,3 +265,4 @@ def _check(
                 where=bvec,
                 remedy="Convert the DICOM files again, or mend the file.",
             )
+    _check_rank(bvecs[weighted], bvec)

@@ -218,6 +218,17 @@ def write_summary_html(summary: RunSummary, path: str | os.PathLike[str]) -> Pat
     )
 
 
+def write_failure_html(reason: str, path: str | os.PathLike[str]) -> Path:
+    """Write that a run failed as an HTML snippet: what is shown below may be of an earlier run.
+
+    Returns
+    -------
+    Path
+        The absolute path written.
+    """
+    return save_text(render("failure.html.jinja", reason=reason), path)
+
+
 def write_about_html(about: About, path: str | os.PathLike[str]) -> Path:
     """Write program, command line, inputs and settings as an HTML snippet.
 

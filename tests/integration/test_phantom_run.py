@@ -51,6 +51,12 @@ def test_the_good_participant_is_done_and_the_bad_one_named_with_the_reason(fini
     assert re.search(r"sub-02: FAILED.*Reason: .*brain", done.stdout), done.stdout + done.stderr
 
 
+def test_the_report_of_a_failed_participant_says_so_at_the_top(finished):
+    out, _, _ = finished
+    assert "This run failed" in (out / "sub-02.html").read_text()
+    assert "This run failed" not in (out / "sub-01.html").read_text()
+
+
 def test_raw_data_are_not_touched(finished):
     assert finished[2]
 

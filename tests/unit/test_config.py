@@ -35,6 +35,7 @@ def test_every_setting_survives_toml(tmp_path):
         ({"tracking": {"cutoff": "high"}}, "of type float or nothing"),
         ({"atlases": "ICBM100"}, "must be a list"),
         ({"atlases": []}, "at least one"),
+        ({"tracking": {"min_length_mm": 9.0, "max_length_mm": 5.0}}, "at most 5.0"),
     ],
 )
 def test_a_wrong_setting_is_named_with_what_is_allowed(tables, said):

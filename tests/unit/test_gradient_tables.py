@@ -29,7 +29,8 @@ def table_files(folder, vox2ras=IDENTITY, n=8):
 
 
 def test_fsl_reverses_the_first_axis_where_the_affine_has_a_positive_determinant(tmp_path):
-    files = write(tmp_path, [0] + [1000] * 6, np.vstack([np.zeros(3), [[1, 0, 0]] * 6]).T)
+    vectors = np.vstack([np.zeros(3), [1, 0, 0], directions(7)])
+    files = write(tmp_path, [0] + [1000] * 8, vectors.T)
     assert read_gradients(*files, np.diag([2.0, 2, 2, 1])).bvecs[1].tolist() == [-1, 0, 0]
     # In radiological storage (LAS) FSL's x is the stored x, which points left: -1 in RAS.
     assert read_gradients(*files, np.diag([-2.0, 2, 2, 1])).bvecs[1].tolist() == [-1, 0, 0]

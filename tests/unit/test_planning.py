@@ -245,3 +245,38 @@ def test_a_parcellation_that_lies_elsewhere_is_found_at_once(dataset):
         else:
             with pytest.raises(DifftractError, match="No label of Far"):
                 plan(dataset, config=config)
+
+
+def test_repeated_directions_do_not_pass_for_many(dataset):
+    rewrite(run_file(dataset, "bvec"), lambda v: v[:, [0, 1, 2, 3, 4, 1, 2, 3, 4]])
+    with pytest.raises(DifftractError, match="determine 4 of the 6"):
+        plan(dataset)
+
+
+def test_a_sidecar_that_holds_no_object_is_refused_by_name(dataset):
+    run_file(dataset, "json").write_text("[1]")
+    with pytest.raises(DifftractError, match=r"not valid JSON: it holds a list"):
+        plan(dataset)
+
+
+def test_another_programs_derivatives_are_not_taken_over(dataset):
+    out = dataset.parent / "out"
+    out.mkdir()
+    text = json.dumps({"GeneratedBy": [{"Name": "QSIPrep"}]})
+    (out / "dataset_description.json").write_text(text)
+    with pytest.raises(DifftractError, match="another program: QSIPrep"):
+        plan(dataset)
+
+
+def test_a_file_in_the_place_of_a_participants_folder_is_found_at_once(dataset):
+    (dataset.parent / "out").mkdir()
+    (dataset.parent / "out" / "sub-01").write_text("")
+    with pytest.raises(DifftractError, match="cannot be written to"):
+        plan(dataset)
+
+
+def test_two_datasets_never_share_intermediate_files(tmp_path):
+    one = plan(write_dataset(tmp_path / "a"), work_dir=tmp_path / "work")
+    two = plan(write_dataset(tmp_path / "b"), work_dir=tmp_path / "work")
+    assert one.scratch_dir != two.scratch_dir
+    assert one.scratch_dir.parent == two.scratch_dir.parent == tmp_path / "work"

@@ -14,5 +14,5 @@ def test_every_option_in_a_message_is_an_option():
         for path in (package / layer).glob("*.py"):
             if path.name in {"phantom.py", "demo.py"}:
                 continue
-            named = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", path.read_text()))
+            named = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9_-]+", path.read_text()))
             assert named <= options, path.name
