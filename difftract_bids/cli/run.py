@@ -166,6 +166,8 @@ def _configure_nipype(logs: Path, arguments: argparse.Namespace) -> None:
         f"crashdump_dir = {crashes}",
         "crashfile_format = txt",
         f"stop_on_first_crash = {str(arguments.stop_on_first_crash).lower()}",
+        # Nipype looks every 2 s by default, which is most of the time of a run of short steps.
+        "poll_sleep_duration = 0.2",
         "check_version = false",
         "parameterize_dirs = false",
     ]
