@@ -44,6 +44,19 @@ def _volume(path: str, *, ndim: int = 3) -> Any:
     return load_volume(path, ndim=ndim)
 
 
+def _image_and_gradients(inputs: Any) -> tuple[Any, Any]:
+    """Open a diffusion image (its data stay on disk) and read its gradient table."""
+    import nibabel as nib
+
+    from difftract_bids.io.gradients import read_gradients
+
+    image = nib.load(inputs.dwi)
+    threshold = inputs.b0_threshold_s_mm2
+    return image, read_gradients(
+        inputs.bval, inputs.bvec, image.affine, b0_threshold_s_mm2=threshold
+    )
+
+
 class PlotGradientsInputSpec(BaseInterfaceInputSpec):
     """Inputs of :class:`PlotGradients`."""
 
@@ -59,18 +72,9 @@ class PlotGradients(_Reportlet):
     input_spec = PlotGradientsInputSpec
 
     def _draw(self, path):
-        import nibabel as nib
-
-        from difftract_bids.io.gradients import read_gradients
         from difftract_bids.reports.gradients import plot_gradients
 
-        table = read_gradients(
-            self.inputs.bval,
-            self.inputs.bvec,
-            nib.load(self.inputs.dwi).affine,
-            b0_threshold_s_mm2=self.inputs.b0_threshold_s_mm2,
-        )
-        return plot_gradients(table, path)
+        return plot_gradients(_image_and_gradients(self.inputs)[1], path)
 
 
 class _OnReferenceInputSpec(BaseInterfaceInputSpec):
@@ -239,10 +243,8 @@ class SummariseRun(_Reportlet):
     _extension = "html"
 
     def _draw(self, path):
-        import nibabel as nib
         import numpy as np
 
-        from difftract_bids.io.gradients import read_gradients
         from difftract_bids.io.matrices import read_matrix
         from difftract_bids.io.tractograms import read_tractogram
         from difftract_bids.reports.summary import (
@@ -252,13 +254,7 @@ class SummariseRun(_Reportlet):
             write_summary_html,
         )
 
-        image = nib.load(self.inputs.dwi)
-        table = read_gradients(
-            self.inputs.bval,
-            self.inputs.bvec,
-            image.affine,
-            b0_threshold_s_mm2=self.inputs.b0_threshold_s_mm2,
-        )
+        image, table = _image_and_gradients(self.inputs)
         x_mm, y_mm, z_mm = image.header.get_zooms()[:3]
         lengths_mm = read_tractogram(self.inputs.tractogram).lengths_mm()
         tally = self.inputs.tractogram_metadata.get("Counts", {})

@@ -56,7 +56,9 @@ def choose_lmax(gradients: GradientTable, wanted: int | None) -> int:
     GradientError
         If no shell has six directions.
     """
-    return wanted or default_lmax(int(deconvolution_shell(gradients)[1].sum()))
+    if wanted is not None:
+        return wanted
+    return default_lmax(int(deconvolution_shell(gradients)[1].sum()))
 
 
 def fit_fodf(
@@ -106,7 +108,7 @@ def fit_fodf(
             remedy="They must belong to the same image.",
         )
     _, volumes = deconvolution_shell(gradients)
-    degree = default_lmax(int(volumes.sum())) if lmax is None else lmax
+    degree = choose_lmax(gradients, lmax)
     if degree % 2 or not 2 <= degree <= response.lmax:
         raise ConfigError(
             f"The fODF cannot have lmax {degree}: the response has lmax {response.lmax}.",
