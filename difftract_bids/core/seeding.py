@@ -1,31 +1,344 @@
-"""Seeds at random, each a function of its number alone: no state, no order, no chunks.
+"""Where streamlines start: each seed is a function of its number alone.
 
-Random numbers come from the counter-based generator Philox, so seed ``i`` is the same whichever
-others are drawn with it; and only operations that IEEE 754 rounds exactly are used (no sines), so
-it is the same on every device too.
+No state, no order, no chunks: seed ``i`` of a source is the same whichever others are drawn with
+it, and on whatever device (see `difftract_bids.core.philox`). The sources are those of MRtrix's
+``tckgen`` (3.0.3), with their places; random ones have random numbers of their own.
 
 References
 ----------
-Salmon et al. 2011, doi:10.1145/2063384.2063405 (Philox4x32-10);
 Marsaglia 1972, doi:10.1214/aoms/1177692644 (points on a sphere).
 """
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from difftract_bids.core.interpolation import apply_affine
+from difftract_bids.core.philox import in_unit_ball, random_words, uniform_53_bits
+from difftract_bids.core.seed_source import (
+    CHOICE_BLOCK,
+    FIRST_BALL_BLOCK,
+    POSITION_BLOCK,
+    Drawn,
+    InEachVoxel,
+    InMask,
+    SeedSource,
+    Source,
+    Vector,
+    check_affine,
+    check_count,
+    check_rows,
+    check_weights,
+    to_mm,
+    unit_vectors,
+    within_voxel,
+)
 from difftract_bids.errors import SeedError
 
-_WORD = 0xFFFFFFFF
-_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
-_KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
-_ROUNDS = 10
-# The third word of the counter says what a block of random words is for.
-_POSITION_BLOCK = 0
-_FIRST_DIRECTION_BLOCK = 1
+__all__ = [
+    "GivenSeeds",
+    "RandomSeeds",
+    "SeedGrid",
+    "SeedSource",
+    "SeedsPerVoxel",
+    "SphereSeeds",
+    "WeightedSeeds",
+    "random_seeds",
+]
+
+
+@dataclass(frozen=True, eq=False)
+class RandomSeeds(InMask):
+    """Seeds uniformly in random voxels of a mask, as ``tckgen -seed_image``.
+
+    Attributes
+    ----------
+    mask
+        Where seeds may be; seeds are on its device.
+    vox2ras
+        Affine of the mask, voxels to RAS+ millimetres.
+    random_seed
+        Any number from 0 to 2⁶⁴ - 1; another one gives unrelated seeds.
+    direction
+        Direction of all seeds, scanner axes; uniform on the sphere if left out.
+
+    Raises
+    ------
+    SeedError
+        If the mask is not a three-dimensional mask or empty, or something else is out of range.
+    """
+
+    random_seed: int
+    direction: Vector | None = None
+
+    @cached_property
+    def _voxels(self) -> Int[Tensor, "voxel 3"]:
+        return torch.nonzero(self.mask)
+
+    def _positions_mm(self, number: Int[Tensor, " n"]) -> Float[Tensor, "n 3"]:
+        words = random_words(number, POSITION_BLOCK, self.random_seed)
+        # A word times the count, over 2³²: uneven by no more than the count over 2³².
+        chosen = (words[0] * len(self._voxels)) >> 32
+        return to_mm(self.vox2ras, self._voxels, chosen, within_voxel(words))
+
+
+@dataclass(frozen=True, eq=False)
+class WeightedSeeds(Source):
+    """Seeds in voxels by their weight, uniformly within: the distribution of -seed_rejection.
+
+    Drawn by inverting the cumulative sum, where ``tckgen`` rejects: no loop, same distribution.
+
+    Attributes
+    ----------
+    weights
+        Image of values of 0 or more, finite; the chance of a voxel is proportional to its value.
+    vox2ras
+        Affine of the image, voxels to RAS+ millimetres.
+    random_seed, direction
+        See `RandomSeeds`.
+
+    Raises
+    ------
+    SeedError
+        If the image is not three-dimensional, has values that are negative or not finite, or none
+        above zero, or something else is out of range.
+    """
+
+    weights: Float[Tensor, "x y z"]
+    vox2ras: Float[Tensor, "4 4"]
+    random_seed: int
+    direction: Vector | None = None
+
+    def __post_init__(self) -> None:
+        """Check everything before the first seed is drawn."""
+        check_weights(self.weights)
+        check_affine(self.weights, self.vox2ras)
+        self.check_choices()
+
+    @property
+    def _device(self) -> torch.device:
+        return self.weights.device
+
+    @cached_property
+    def _voxels(self) -> Int[Tensor, "voxel 3"]:
+        return torch.nonzero(self.weights)
+
+    @cached_property
+    def _cumulative(self) -> Float[Tensor, " voxel"]:
+        # The largest weight becomes 1: no sum overflows. One after the other, on the CPU: another
+        # device would add in another order.
+        weights = self.weights.detach().double()
+        chances = (weights / weights.max())[weights != 0]
+        return chances.cpu().cumsum(0).to(self._device)
+
+    def _positions_mm(self, number: Int[Tensor, " n"]) -> Float[Tensor, "n 3"]:
+        high, low, *_ = random_words(number, CHOICE_BLOCK, self.random_seed)
+        # Less than the total even after rounding, as a random number is at most 1 - 2⁻⁵³.
+        target = uniform_53_bits(high, low) * self._cumulative[-1]
+        chosen = torch.searchsorted(self._cumulative, target, right=True)
+        words = random_words(number, POSITION_BLOCK, self.random_seed)
+        return to_mm(self.vox2ras, self._voxels, chosen, within_voxel(words))
+
+
+@dataclass(frozen=True, eq=False)
+class SeedsPerVoxel(InEachVoxel):
+    """The same number of seeds in each voxel, at random, as -seed_random_per_voxel.
+
+    Voxels come in ``tckgen``'s order, that of the image turned to RAS+ axes, the last axis
+    fastest. (3.0.3 leaves out the first voxel of the image, if that is in the mask; we do not.)
+
+    Attributes
+    ----------
+    mask, vox2ras
+        See `RandomSeeds`.
+    per_voxel
+        How many seeds in each voxel, 1 or more.
+    random_seed, direction
+        See `RandomSeeds`.
+
+    Raises
+    ------
+    SeedError
+        As `RandomSeeds`, and if ``per_voxel`` is less than 1.
+    """
+
+    per_voxel: int
+    random_seed: int
+    direction: Vector | None = None
+
+    def __post_init__(self) -> None:
+        """Check everything before the first seed is drawn."""
+        super().__post_init__()
+        check_count(self.per_voxel, "per_voxel")
+
+    @property
+    def _seeds_in_a_voxel(self) -> int:
+        return self.per_voxel
+
+    def _positions_mm(self, number: Int[Tensor, " n"]) -> Float[Tensor, "n 3"]:
+        voxels, affine = self._voxels
+        words = random_words(number, POSITION_BLOCK, self.random_seed)
+        return to_mm(affine, voxels, number // self.per_voxel, within_voxel(words))
+
+
+@dataclass(frozen=True, eq=False)
+class SeedGrid(InEachVoxel):
+    """A regular grid of seeds in each voxel, as -seed_grid_per_voxel.
+
+    Along each axis seeds are at the centres of ``per_axis`` equal parts of the voxel. Voxels, and
+    seeds within a voxel, come in ``tckgen``'s order, see `SeedsPerVoxel`.
+
+    Attributes
+    ----------
+    mask, vox2ras
+        See `RandomSeeds`.
+    per_axis
+        How many seeds along each axis of a voxel, 1 or more; its cube in each voxel.
+    random_seed
+        See `RandomSeeds`; here only directions depend on it.
+    direction
+        See `RandomSeeds`.
+
+    Raises
+    ------
+    SeedError
+        As `RandomSeeds`, and if ``per_axis`` is less than 1.
+    """
+
+    per_axis: int
+    random_seed: int
+    direction: Vector | None = None
+
+    def __post_init__(self) -> None:
+        """Check everything before the first seed is drawn."""
+        super().__post_init__()
+        check_count(self.per_axis, "per_axis")
+
+    @property
+    def _seeds_in_a_voxel(self) -> int:
+        return self.per_axis**3
+
+    def _positions_mm(self, number: Int[Tensor, " n"]) -> Float[Tensor, "n 3"]:
+        voxels, affine = self._voxels
+        k = self.per_axis
+        parts = (number // k**2 % k, number // k % k, number % k)
+        within = [(part.double() + 0.5) / k - 0.5 for part in parts]
+        return to_mm(affine, voxels, number // k**3, within)
+
+
+@dataclass(frozen=True, eq=False)
+class SphereSeeds(Source):
+    """Seeds uniformly in a ball, as ``tckgen -seed_sphere``.
+
+    Attributes
+    ----------
+    centre_mm
+        Centre, RAS+ millimetres.
+    radius_mm
+        Radius, above 0.
+    random_seed, direction
+        See `RandomSeeds`.
+    device
+        Where seeds are made.
+
+    Raises
+    ------
+    SeedError
+        If the centre or the radius, or something else, is out of range.
+    """
+
+    centre_mm: Vector
+    radius_mm: float
+    random_seed: int
+    direction: Vector | None = None
+    device: torch.device | str = "cpu"
+
+    def __post_init__(self) -> None:
+        """Check everything before the first seed is drawn."""
+        centre_ok = len(self.centre_mm) == 3 and all(map(math.isfinite, self.centre_mm))
+        if not centre_ok or not (math.isfinite(self.radius_mm) and self.radius_mm > 0):
+            raise SeedError(
+                f"There is no sphere of radius {self.radius_mm} mm about {self.centre_mm}.",
+                where="centre_mm, radius_mm",
+                remedy="Give three finite coordinates and a radius above 0.",
+            )
+        self.check_choices()
+
+    @property
+    def _device(self) -> torch.device:
+        return torch.device(self.device)
+
+    def _positions_mm(self, number: Int[Tensor, " n"]) -> Float[Tensor, "n 3"]:
+        point, _ = in_unit_ball(number, 3, FIRST_BALL_BLOCK, self.random_seed)
+        centre = torch.tensor(self.centre_mm, dtype=torch.float64, device=number.device)
+        return point.T * self.radius_mm + centre
+
+
+@dataclass(frozen=True, eq=False)
+class GivenSeeds(Source):
+    """Seeds at given coordinates, in their order.
+
+    Attributes
+    ----------
+    seeds_mm
+        Positions, RAS+ millimetres; seeds are on their device.
+    directions
+        Direction of each seed, scanner axes, of any length above 0.
+    random_seed
+        See `RandomSeeds`; matters only where there are no directions.
+    direction
+        Direction of all seeds, instead of ``directions``; uniform on the sphere without both.
+
+    Raises
+    ------
+    SeedError
+        If shapes differ, a number is not finite, a direction is zero, or both ``direction`` and
+        ``directions`` are given; the message counts.
+    """
+
+    seeds_mm: Float[Tensor, "n 3"]
+    directions: Float[Tensor, "n 3"] | None = None
+    random_seed: int = 0
+    direction: Vector | None = None
+
+    def __post_init__(self) -> None:
+        """Check everything before the first seed is drawn."""
+        check_rows(self.seeds_mm, "seeds_mm")
+        self.check_choices()
+        given = self._units
+        if given is not None and (len(given) != self.total or self.direction is not None):
+            raise SeedError(
+                f"There are {len(given)} directions for {self.total} seeds"
+                + ("." if self.direction is None else ", and one direction for all of them."),
+                where="directions",
+                remedy="Give as many directions as seeds, or one direction, or none.",
+            )
+
+    @property
+    def total(self) -> int:
+        """How many seeds there are."""
+        return len(self.seeds_mm)
+
+    @property
+    def _device(self) -> torch.device:
+        return self.seeds_mm.device
+
+    @cached_property
+    def _units(self) -> Float[Tensor, "n 3"] | None:
+        if self.directions is None:
+            return None
+        return unit_vectors(self.directions, "directions").to(self._device)
+
+    def _positions_mm(self, number: Int[Tensor, " n"]) -> Float[Tensor, "n 3"]:
+        return self.seeds_mm.detach()[number].double()
+
+    def _directions(self, number: Int[Tensor, " n"]) -> Float[Tensor, "n 3"]:
+        return super()._directions(number) if self._units is None else self._units[number]
 
 
 def random_seeds(
@@ -36,8 +349,10 @@ def random_seeds(
     random_seed: int,
     first: int = 0,
     dtype: torch.dtype = torch.float64,
-) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n 3"]]:
+) -> Drawn:
     """Draw seeds uniformly in random voxels of a mask, and directions uniformly on the sphere.
+
+    `RandomSeeds` in one call; who draws more than once saves time by keeping one.
 
     Parameters
     ----------
@@ -64,82 +379,5 @@ def random_seeds(
     SeedError
         If the mask is not a three-dimensional mask, or is empty.
     """
-    if mask.ndim != 3 or mask.dtype != torch.bool or not bool(mask.any()):
-        raise SeedError(
-            f"The seed mask, {mask.dtype} {tuple(mask.shape)}, has no voxel to put a seed in.",
-            where="mask",
-            remedy="Give a three-dimensional boolean mask that is not empty.",
-        )
-    number = torch.arange(first, first + n, dtype=torch.int64, device=mask.device)
-    words = _random_words(number, _POSITION_BLOCK, random_seed)
-    voxels = torch.nonzero(mask)
-    # A word times the count, over 2³²: uneven by no more than the count over 2³².
-    chosen = voxels[(words[0] * len(voxels)) >> 32].to(torch.float64)
-    within = torch.stack([_uniform(word) for word in words[1:]], dim=1) - 0.5
-    affine = vox2ras.to(device=mask.device, dtype=torch.float64)
-    seeds_mm = apply_affine(affine, (chosen + within).T).T
-    return seeds_mm.to(dtype), _random_directions(number, random_seed).to(dtype)
-
-
-def _random_directions(number: Int[Tensor, " n"], random_seed: int) -> Float[Tensor, "n 3"]:
-    """Map points of the unit disc to the sphere; a point off the disc is drawn again."""
-    directions = torch.zeros(len(number), 3, dtype=torch.float64, device=number.device)
-    waiting = torch.arange(len(number), device=number.device)
-    block = _FIRST_DIRECTION_BLOCK
-    while len(waiting):
-        words = _random_words(number[waiting], block, random_seed)
-        a, b = (2 * _uniform(word) - 1 for word in words[:2])
-        square = a * a + b * b
-        inside = square < 1
-        height = 2 * torch.sqrt(1 - square[inside])
-        hits = [a[inside] * height, b[inside] * height, 1 - 2 * square[inside]]
-        directions[waiting[inside]] = torch.stack(hits, dim=1)
-        waiting = waiting[~inside]
-        block += 1
-    return directions
-
-
-def _random_words(number: Int[Tensor, " n"], block: int, random_seed: int) -> list[Tensor]:
-    counter = [
-        number & _WORD,
-        number >> 32,
-        torch.full_like(number, block),
-        torch.zeros_like(number),
-    ]
-    return philox(counter, (random_seed & _WORD, (random_seed >> 32) & _WORD))
-
-
-def philox(counter: list[Int[Tensor, " n"]], key: tuple[int, int]) -> list[Int[Tensor, " n"]]:
-    """Turn counters into random words: Philox4x32 with ten rounds.
-
-    Parameters
-    ----------
-    counter
-        Four words of 32 bits, each in an int64 tensor.
-    key
-        Two words of 32 bits.
-
-    Returns
-    -------
-    list of Tensor
-        Four words of 32 bits, in int64.
-    """
-    c0, c1, c2, c3 = counter
-    k0, k1 = key
-    for _ in range(_ROUNDS):
-        high0, low0 = _multiply(c0, _MULTIPLIERS[0])
-        high1, low1 = _multiply(c2, _MULTIPLIERS[1])
-        c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
-        k0, k1 = (k0 + _KEY_STEPS[0]) & _WORD, (k1 + _KEY_STEPS[1]) & _WORD
-    return [c0, c1, c2, c3]
-
-
-def _multiply(word: Int[Tensor, " n"], factor: int) -> tuple[Tensor, Tensor]:
-    """High and low word of a product; its 64 bits survive int64's wrapping around."""
-    product = word * factor
-    return (product >> 32) & _WORD, product & _WORD
-
-
-def _uniform(word: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
-    """Map a word into (0, 1)."""
-    return (word.to(torch.float64) + 0.5) / 2.0**32
+    seeds_mm, directions = RandomSeeds(mask, vox2ras, random_seed).draw(first, n)
+    return seeds_mm.to(dtype), directions.to(dtype)
