@@ -9,69 +9,27 @@ from __future__ import annotations
 import math
 import tomllib
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, Self, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from difftract_bids.errors import ConfigError
+from difftract_bids.validation import Validated, parse_numbers, setting, toml_value
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 Integrator = Literal["euler", "midpoint", "rk4", "rk4_classic"]
-Backend = Literal["auto", "reference"]
-Algorithm = Literal["sd_stream"]
+Backend = Literal["auto", "cpu", "cuda", "reference"]
+Device = Literal["auto", "cpu", "cuda"]
+Algorithm = Literal["sd_stream", "tensor_det"]
 DenoiseMethod = Literal["mppca", "none"]
-TractogramFormat = Literal["trx", "tck"]
+TractogramFormat = Literal["trx", "tck", "trk"]
 
-
-def setting(default: Any, desc: str, *, unit: str = "") -> Any:
-    """Declare a field with its one description.
-
-    Parameters
-    ----------
-    default
-        Default value.
-    desc
-        One sentence, shown by ``--help`` and by Nipype's interface help.
-    unit
-        Unit of the number, if it has one.
-    """
-    return field(default=default, metadata={"desc": desc, "unit": unit})
-
-
-class _Validated:
-    """Shared behaviour of all settings: literal fields hold one of their choices."""
-
-    def __post_init__(self) -> None:
-        hints = get_type_hints(type(self))
-        for item in fields(self):  # type: ignore[arg-type]
-            hint, value = hints[item.name], getattr(self, item.name)
-            choices = get_args(hint)
-            if get_origin(hint) is Literal:
-                self._require(item.name, ok=value in choices, rule=f"one of {', '.join(choices)}")
-                continue
-            kinds = choices or (hint,)
-            # A whole number is a fine float; a truth value is no number.
-            ok = (float in kinds and type(value) is int) or type(value) in kinds
-            names = " or ".join(kind.__name__.replace("NoneType", "nothing") for kind in kinds)
-            self._require(item.name, ok=ok, rule=f"of type {names}")
-
-    def _require(self, name: str, *, ok: bool, rule: str) -> None:
-        if not ok:
-            raise ConfigError(
-                f"{name} is {getattr(self, name)!r}, but it must be {rule}.",
-                where=f"{type(self).__name__}.{name}",
-                remedy=f"Give a value that is {rule}, or leave it out for the default.",
-            )
-
-    def _require_positive(self, *names: str) -> None:
-        for name in names:
-            value = getattr(self, name)
-            ok = value is None or (math.isfinite(value) and value > 0)
-            self._require(name, ok=ok, rule="a positive, finite number")
+#: Streamlines to find where seeds have no end, and no number is given.
+DEFAULT_STREAMLINES = 1_000_000
 
 
 @dataclass(frozen=True)
-class PreprocessingConfig(_Validated):
+class PreprocessingConfig(Validated):
     """What happens to the diffusion images before any model is fitted."""
 
     denoise_method: DenoiseMethod = setting("mppca", "Denoising: Marchenko-Pastur PCA, or none.")
@@ -86,7 +44,7 @@ class PreprocessingConfig(_Validated):
 
 
 @dataclass(frozen=True)
-class FodfConfig(_Validated):
+class FodfConfig(Validated):
     """How fibre orientation distributions are estimated."""
 
     lmax: int | None = setting(
@@ -103,7 +61,7 @@ class FodfConfig(_Validated):
 
 
 @dataclass(frozen=True)
-class TrackingConfig(_Validated):
+class TrackingConfig(Validated):
     """How streamlines are propagated; ``None`` is MRtrix's default for integrator and voxel size.
 
     References
@@ -111,7 +69,10 @@ class TrackingConfig(_Validated):
     Tournier et al. 2012, doi:10.1002/ima.22005; MRtrix3 3.0.3 ``tckgen -algorithm SD_STREAM``.
     """
 
-    algorithm: Algorithm = setting("sd_stream", "Tracking algorithm.")
+    algorithm: Algorithm = setting(
+        "sd_stream",
+        "Tracking algorithm: peaks of the fODF, or the principal direction of the tensor.",
+    )
     integrator: Integrator = setting(
         "euler", "Integrator; rk4 is MRtrix's (normalised), rk4_classic the textbook one."
     )
@@ -127,19 +88,37 @@ class TrackingConfig(_Validated):
     max_angle_deg: float | None = setting(
         None, "Largest angle between successive steps; default 60.", unit="degrees"
     )
-    cutoff: float | None = setting(None, "fODF amplitude below which tracking stops; default 0.1.")
+    cutoff: float | None = setting(
+        None,
+        "fODF amplitude (sd_stream) or fractional anisotropy (tensor_det) below which tracking "
+        "stops; default 0.1.",
+    )
     min_length_mm: float | None = setting(
         None, "Shorter streamlines are dropped; default 5 voxels.", unit="mm"
     )
     max_length_mm: float | None = setting(
         None, "Streamlines end at this length; default 100 voxels.", unit="mm"
     )
-    backend: Backend = setting("auto", "Implementation of the propagator.")
+    one_way: bool = setting(
+        default=False, desc="Follow only the direction found at the seed, not its opposite."
+    )
+    backend: Backend = setting(
+        "auto",
+        "Implementation of the propagator: kernels for the device in use (auto, or cpu, cuda by "
+        "name), or the readable reference in PyTorch.",
+    )
+    device: Device = setting(
+        "auto", "Where to track; auto is a GPU if there is one that the kernels can use."
+    )
 
     def __post_init__(self) -> None:
         """Check the ranges."""
         super().__post_init__()
         self._require_positive("peak_tolerance", "step_size_mm", "max_length_mm")
+        follows_fodf = self.algorithm == "sd_stream" or self.backend in ("auto", "reference")
+        self._require(
+            "backend", ok=follows_fodf, rule="auto or reference with the algorithm tensor_det"
+        )
         angle_ok = self.max_angle_deg is None or 0 < self.max_angle_deg <= 90
         self._require("max_angle_deg", ok=angle_ok, rule="above 0 and at most 90")
         for name in ("cutoff", "min_length_mm"):
@@ -175,23 +154,129 @@ class TrackingConfig(_Validated):
 
 
 @dataclass(frozen=True)
-class SeedingConfig(_Validated):
-    """Where streamlines start."""
+class SeedingConfig(Validated):
+    """Where streamlines start, and how many; texts are as on the command line."""
 
-    n_seeds: int = setting(50_000, "Seeds placed at random in the brain mask.")
+    n_streamlines: int | None = setting(
+        None,
+        "Streamlines to find, from as many seeds as that takes; default 1,000,000, or all that "
+        "the seeds give where their number is given or finite.",
+    )
+    n_seeds: int | None = setting(None, "Seeds to try at most.")
     random_seed: int = setting(
         0, "Seed of every random choice; the same seed gives the same result."
     )
+    seed_image: str | None = setting(
+        None, "Mask to seed in, instead of the brain mask.", unit="image"
+    )
+    seed_random_per_voxel: int | None = setting(
+        None, "Seeds at random places in each voxel of the seed image or the brain mask."
+    )
+    seed_grid_per_voxel: int | None = setting(
+        None, "Seeds on a grid in each such voxel: this many along each axis."
+    )
+    seed_rejection: str | None = setting(
+        None, "Image of weights: a voxel's seeds are in proportion to its value.", unit="image"
+    )
+    seed_sphere: str | None = setting(
+        None, "Seed at random in a sphere, scanner millimetres.", unit="x,y,z,radius"
+    )
+    seed_coordinates: str | None = setting(
+        None, "Table of seeds: x y z in scanner millimetres in each row.", unit="file"
+    )
+    seed_direction: str | None = setting(
+        None, "Direction in which every seed starts, scanner axes; default random.", unit="x,y,z"
+    )
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
+        """Check the ranges, and that seeds come from one place."""
         super().__post_init__()
-        self._require("n_seeds", ok=self.n_seeds >= 1, rule="1 or more")
-        self._require("random_seed", ok=self.random_seed >= 0, rule="0 or more")
+        counts = ("n_streamlines", "n_seeds", "seed_random_per_voxel", "seed_grid_per_voxel")
+        for name in counts:
+            value = getattr(self, name)
+            self._require(name, ok=value is None or value >= 1, rule="1 or more")
+        in_range = 0 <= self.random_seed < 2**63
+        self._require("random_seed", ok=in_range, rule="0 or more, and below 2**63")
+        sphere, direction = self.seed_sphere, self.seed_direction
+        if sphere is not None:
+            numbers = parse_numbers(sphere, 4)
+            ok = numbers is not None and numbers[3] > 0
+            self._require("seed_sphere", ok=ok, rule="x,y,z,radius with a radius above 0")
+        if direction is not None:
+            ok = any(parse_numbers(direction, 3) or ())
+            self._require("seed_direction", ok=ok, rule="x,y,z, not all of them zero")
+        self._refuse_two_kinds()
+
+    def _refuse_two_kinds(self) -> None:
+        kinds = [name for name in _SEEDINGS if getattr(self, name) is not None]
+        if self.seed_image is not None and not {*kinds} & _IN_IMAGE:
+            kinds.insert(0, "seed_image")
+        if len(kinds) > 1:
+            raise ConfigError(
+                f"Seeds can come from one place only, not from {' and '.join(kinds)}.",
+                where="SeedingConfig",
+                remedy="Leave one of them out; seed_image goes with seed_random_per_voxel or "
+                "seed_grid_per_voxel.",
+            )
+
+    @property
+    def kind(self) -> str:
+        """Which setting says where seeds are; ``seed_image`` also for the brain mask."""
+        return next((name for name in _SEEDINGS if getattr(self, name) is not None), "seed_image")
+
+    @property
+    def wanted_streamlines(self) -> int | None:
+        """Streamlines to find; ``None``: all that the seeds give."""
+        if self.n_streamlines is not None:
+            return self.n_streamlines
+        finite = self.n_seeds is not None or self.kind in _FINITE
+        return None if finite else DEFAULT_STREAMLINES
+
+
+#: Kinds of seeding, of which there can be one; those within an image; those with an end.
+_SEEDINGS = (
+    "seed_random_per_voxel",
+    "seed_grid_per_voxel",
+    "seed_rejection",
+    "seed_sphere",
+    "seed_coordinates",
+)
+_IN_IMAGE = {"seed_random_per_voxel", "seed_grid_per_voxel"}
+_FINITE = _IN_IMAGE | {"seed_coordinates"}
 
 
 @dataclass(frozen=True)
-class ConnectomeConfig(_Validated):
+class RegionsConfig(Validated):
+    """Where streamlines may, must and must not go: images, or spheres as ``x,y,z,radius``."""
+
+    include: tuple[str, ...] = setting(
+        (), "Regions that a streamline must visit, every one of them.", unit="image|x,y,z,radius"
+    )
+    exclude: tuple[str, ...] = setting(
+        (), "Regions that reject a streamline that enters any.", unit="image|x,y,z,radius"
+    )
+    mask: tuple[str, ...] = setting(
+        (),
+        "Regions outside which streamlines end, instead of the brain mask.",
+        unit="image|x,y,z,radius",
+    )
+    stop: bool = setting(
+        default=False, desc="End a streamline once it has visited every region to visit."
+    )
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without the files."""
+        super().__post_init__()
+        self._require("stop", ok=bool(self.include) or not self.stop, rule="off without include")
+        for name in ("include", "exclude", "mask"):
+            for entry in getattr(self, name):
+                sphere = parse_numbers(entry, 4)
+                ok = bool(entry.strip()) and (sphere is None or sphere[3] > 0)
+                self._require(name, ok=ok, rule="images, or x,y,z,radius with a radius above 0")
+
+
+@dataclass(frozen=True)
+class ConnectomeConfig(Validated):
     """How streamline ends are assigned to parcels."""
 
     assignment_radius_mm: float = setting(
@@ -205,10 +290,26 @@ class ConnectomeConfig(_Validated):
 
 
 @dataclass(frozen=True)
-class OutputConfig(_Validated):
+class OutputConfig(Validated):
     """What is written, and in which form."""
 
+    tractogram: bool = setting(
+        default=True, desc="Save the tractogram; connectomes are made without it too."
+    )
     tractogram_format: TractogramFormat = setting("trx", "File format of the tractogram.")
+    tractogram_tolerance_mm: float = setting(
+        0.1,
+        "Vertices of the saved tractogram that lie within this of the line through the others are "
+        "left out; 0 keeps all. Connectomes are made from all.",
+        unit="mm",
+    )
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        super().__post_init__()
+        tolerance = self.tractogram_tolerance_mm
+        ok = math.isfinite(tolerance) and tolerance >= 0
+        self._require("tractogram_tolerance_mm", ok=ok, rule="0 or more, and finite")
 
 
 @dataclass(frozen=True)
@@ -219,6 +320,7 @@ class Config:
     fodf: FodfConfig = field(default_factory=FodfConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     seeding: SeedingConfig = field(default_factory=SeedingConfig)
+    regions: RegionsConfig = field(default_factory=RegionsConfig)
     connectome: ConnectomeConfig = field(default_factory=ConnectomeConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
     atlases: tuple[str, ...] = ("ICBM100",)
@@ -246,7 +348,7 @@ class Config:
         """Write all settings as TOML; fields at ``None`` are left out, as TOML has no null."""
         tables = asdict(self)
         lines = [
-            f"{name} = {_toml(value)}"
+            f"{name} = {toml_value(value)}"
             for name, value in tables.items()
             if not isinstance(value, dict)
         ]
@@ -254,7 +356,9 @@ class Config:
             if isinstance(table, dict):
                 lines += ["", f"[{name}]"]
                 lines += [
-                    f"{key} = {_toml(value)}" for key, value in table.items() if value is not None
+                    f"{key} = {toml_value(value)}"
+                    for key, value in table.items()
+                    if value is not None
                 ]
         return "\n".join(lines) + "\n"
 
@@ -284,7 +388,9 @@ def merge(config: Config, tables: dict[str, Any], *, where: str) -> Config:
         for key in value:
             if key not in keys:
                 raise _unknown(f"{name}.{key}", keys, where)
-        changed[name] = replace(current, **value)  # type: ignore[type-var]
+        # TOML and the command line have lists; settings do not change, and have tuples.
+        values = {k: tuple(v) if isinstance(v, list) else v for k, v in value.items()}
+        changed[name] = replace(current, **values)  # type: ignore[type-var]
     return replace(config, **changed)
 
 
@@ -304,14 +410,3 @@ def _unknown(name: str, known: set[str], where: str) -> ConfigError:
         where=where,
         remedy=f"Known here: {', '.join(sorted(known))}.",
     )
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-        return f'"{escaped}"'
-    if isinstance(value, tuple | list):
-        return "[" + ", ".join(_toml(item) for item in value) + "]"
-    return repr(value)

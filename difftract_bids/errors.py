@@ -68,3 +68,7 @@ def _rebuild(
     kind: type[DifftractError], what: str, where: str | None, remedy: str
 ) -> DifftractError:
     return kind(what, where=where, remedy=remedy)
+
+
+class DerivativeError(DifftractError):
+    """A derivative that is asked for and is not implemented."""

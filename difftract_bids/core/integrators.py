@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from difftract_bids.config import Integrator
-from difftract_bids.core.field import FodfField, Heading
+from difftract_bids.core.field import DirectionField, Heading
 from difftract_bids.core.streamlines import StopReason
 
 
@@ -32,7 +32,7 @@ class Step(NamedTuple):
 class StepRule:
     """What every integrator needs to know: the field, the step and the largest angle's cosine."""
 
-    field: FodfField
+    field: DirectionField
     step_size_mm: float
     cos_max_angle: float
 

@@ -7,7 +7,7 @@ from itertools import product
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Int32
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -55,6 +55,11 @@ class Grid:
             )
         x, y, z = shape
         return cls((x, y, z), torch.linalg.inv(affine).to(device))
+
+    @property
+    def voxel_size_mm(self) -> float:
+        """Cube root of the voxel volume, millimetres."""
+        return float(torch.linalg.det(self.ras2vox[:3, :3].cpu()).abs()) ** (-1 / 3)
 
     def to_voxel(self, position_mm: Float[Tensor, "3 n"]) -> Float[Tensor, "3 n"]:
         """Convert RAS+ millimetres into voxel coordinates, in float64."""
@@ -111,10 +116,25 @@ def apply_affine(
 
 
 def interpolate(
-    table: Float[Tensor, "voxel component"], voxel: Float[Tensor, "3 n"], grid: Grid
+    table: Float[Tensor, "row component"],
+    voxel: Float[Tensor, "3 n"],
+    grid: Grid,
+    row: Int32[Tensor, " voxel"] | None = None,
 ) -> Float[Tensor, "component n"]:
-    """Interpolate voxel values trilinearly; differentiable in values and coordinates."""
-    values: Tensor = _Trilinear.apply(table, voxel, grid)  # type: ignore[no-untyped-call]
+    """Interpolate voxel values trilinearly; differentiable in values and coordinates.
+
+    Parameters
+    ----------
+    table
+        Values, one row for each voxel, or for those that ``row`` points to.
+    voxel
+        Voxel coordinates.
+    grid
+        The image's voxels.
+    row
+        Which row of the table belongs to each voxel.
+    """
+    values: Tensor = _Trilinear.apply(table, voxel, grid, row)  # type: ignore[no-untyped-call]
     return values
 
 
@@ -122,10 +142,11 @@ class _Trilinear(torch.autograd.Function):
     """Trilinear lookup that stores nothing but coordinates for its backward pass."""
 
     @staticmethod
-    def forward(ctx: Any, table: Tensor, voxel: Tensor, grid: Grid) -> Tensor:  # noqa: ANN401 - torch leaves the type of its context open
+    def forward(ctx: Any, table: Tensor, voxel: Tensor, grid: Grid, row: Tensor | None) -> Tensor:  # noqa: ANN401 - torch leaves the type of its context open
         ctx.save_for_backward(table, voxel)
-        ctx.grid = grid
+        ctx.grid, ctx.row = grid, row
         index, fraction, _ = grid.corners(voxel)
+        index = index if row is None else row[index]
         weights = _corner_weights(fraction).to(table.dtype)
         if table.dtype == torch.float32:
             weights = weights * (weights >= _SMALLEST_FLOAT32_WEIGHT)
@@ -136,9 +157,10 @@ class _Trilinear(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, Tensor | None, None]:  # noqa: ANN401 - torch leaves the type of its context open
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:  # noqa: ANN401 - torch leaves the type of its context open
         table, voxel = ctx.saved_tensors
         index, fraction, varies = ctx.grid.corners(voxel)
+        index = index if ctx.row is None else ctx.row[index]
         rows = cotangent.T.contiguous()
         to_table = to_voxel = None
         if ctx.needs_input_grad[0]:
@@ -149,7 +171,7 @@ class _Trilinear(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             slopes = torch.stack([(table[column] * rows).sum(1) for column in index.T])
             to_voxel = (_corner_slopes(fraction) * slopes.to(voxel.dtype)).sum(1) * varies
-        return to_table, to_voxel, None
+        return to_table, to_voxel, None, None
 
 
 def _corner_weights(fraction: Float[Tensor, "3 n"]) -> Float[Tensor, "8 n"]:

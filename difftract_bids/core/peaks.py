@@ -17,15 +17,15 @@ from difftract_bids.core.tensor_form import contract, slope_cotangent
 
 #: The tolerance of MRtrix's search, radians; smaller ones are reached by Newton's method.
 SEARCH_TOLERANCE = 1e-4
-_LONGEST_STEP = 0.2  # radians
+LONGEST_STEP = 0.2  # radians
 #: After so many updates MRtrix gives up.
 SEARCH_ITERATIONS = 50
-_POLE = 1e-4  # sine of the elevation below which MRtrix takes a direction for the pole
+POLE = 1e-4  # sine of the elevation below which MRtrix takes a direction for the pole
 #: From 1e-4 Newton's method needs two or three; more are for peaks that are about to merge.
-_NEWTON_ITERATIONS = 12
+NEWTON_ITERATIONS = 12
 #: Curvatures below this share of the amplitude are raised to it, lest merging peaks, whose
 #: direction has no derivative, send infinities through everything else.
-_SMALLEST_CURVATURE = 1e-3
+SMALLEST_CURVATURE = 1e-3
 
 
 class Peaks(NamedTuple):
@@ -75,8 +75,21 @@ def find_peaks(
             peaks = _refine(tensor, peaks, lmax, tolerance)
     if not tensor.requires_grad:
         return peaks
-    direction: Tensor = _ImplicitPeak.apply(tensor, *peaks[:1], peaks.found, lmax)  # type: ignore[no-untyped-call]
-    return peaks._replace(direction=direction)
+    return peaks._replace(direction=implicit_peak(tensor, peaks.direction, peaks.found, lmax))
+
+
+def implicit_peak(
+    tensor: Float[Tensor, "component n"],
+    direction: Float[Tensor, "3 n"],
+    found: Bool[Tensor, " n"],
+    lmax: int,
+) -> Float[Tensor, "3 n"]:
+    """Give peaks, found by whatever search, their derivative by the tensors they are peaks of.
+
+    Where none was ``found`` the derivative is zero.
+    """
+    peak: Tensor = _ImplicitPeak.apply(tensor, direction, found, lmax)  # type: ignore[no-untyped-call]
+    return peak
 
 
 def _climb(
@@ -131,12 +144,12 @@ def _line_search(
     along_az = cos_az * uphill[1] - sin_az * uphill[0]
     curvature = lmax * (lmax - 1) * _quadratic(matrix, uphill) - lmax * amplitude
     curvature = curvature + z / safe_sine * slope * along_el * along_az * along_az
-    pole = sine < _POLE
+    pole = sine < POLE
     if bool(pole.any()):
         e_el = torch.stack([z * cos_az, z * sin_az, -sine])
         polar = lmax * (lmax - 1) * _quadratic(matrix, e_el) - lmax * amplitude
         curvature = torch.where(pole, along_el * along_el * polar, curvature)
-    step = (slope / torch.where(curvature != 0, curvature, 1)).abs().clamp(max=_LONGEST_STEP)
+    step = (slope / torch.where(curvature != 0, curvature, 1)).abs().clamp(max=LONGEST_STEP)
     return amplitude, uphill, torch.where(curvature != 0, step, 0)
 
 
@@ -146,13 +159,13 @@ def _refine(
     """Finish a search by Newton's method on the sphere (Riemannian Hessian)."""
     direction, amplitude = peaks.direction.clone(), peaks.amplitude.clone()
     active = torch.nonzero(peaks.found).squeeze(1)
-    for _ in range(_NEWTON_ITERATIONS):
+    for _ in range(NEWTON_ITERATIONS):
         here = direction[:, active]
         matrix = contract(tensor[:, active], here, lmax, 2)
         height, gradient = _amplitude_and_gradient(matrix, here, lmax)
         update = -_apply(_inverse_curvature(matrix, here, height, lmax), gradient)
         size = _norm(update)
-        update = update * (_LONGEST_STEP / size.clamp(min=_LONGEST_STEP))
+        update = update * (LONGEST_STEP / size.clamp(min=LONGEST_STEP))
         direction[:, active] = _normalised(here + update)
         amplitude[active] = height
         active = active[size >= tolerance]
@@ -209,7 +222,7 @@ def _inverse_curvature(
     mean, half = (huu + hvv) / 2, (huu - hvv) / 2
     radius = torch.sqrt(half * half + huv * huv)
     tiny = torch.finfo(matrix.dtype).tiny ** 0.5
-    bound = (_SMALLEST_CURVATURE * amplitude.abs()).clamp(min=tiny)
+    bound = (SMALLEST_CURVATURE * amplitude.abs()).clamp(min=tiny)
     first = -1 / torch.maximum((mean + radius).abs(), bound)
     second = -1 / torch.maximum((mean - radius).abs(), bound)
     even = (first + second) / 2

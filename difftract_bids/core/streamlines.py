@@ -21,6 +21,8 @@ class StopReason(IntEnum):
     HIGH_CURVATURE = 4  #: turned by more than the largest angle in one step
     LEFT_MASK = 5  #: the next vertex would have been outside the mask
     MAX_LENGTH = 6  #: reached the largest length
+    ALL_INCLUDED = 7  #: had visited every region to visit, and was told to stop then
+    ENTERED_EXCLUDE = 8  #: entered a region to keep out of; such a streamline is not kept
 
 
 class SeedStatus(IntEnum):
@@ -33,6 +35,36 @@ class SeedStatus(IntEnum):
     OUTSIDE_MASK = 4  #: outside the mask
     SINGLE_VERTEX = 5  #: not a step could be made
     TOO_SHORT = 6  #: shorter than the smallest length
+    EXCLUDED = 7  #: started in, or came to, a region to keep out of
+    MISSED_INCLUDE = 8  #: did not visit every region to visit
+
+
+@dataclass
+class GradientReport:
+    """What backward passes through some streamlines met; filled as they are made.
+
+    Attributes
+    ----------
+    passes
+        How many there were.
+    growth
+        Of the last one, for each streamline: length of the derivative by its seed, over the
+        summed lengths of the derivatives by its vertices. Long products of Jacobians can grow.
+    bounded
+        How many peaks were so flat, in all, that their curvature was bounded to keep the
+        derivative finite (two about to merge), or were none (a search that ended on a slope).
+        The gradient of a streamline through such a place is not to be trusted.
+    """
+
+    passes: int = 0
+    growth: Float[Tensor, " n"] | None = None
+    bounded: int = 0
+
+    def add(self, growth: Float[Tensor, " n"], bounded: int) -> None:
+        """Take note of a backward pass."""
+        self.passes += 1
+        self.growth = growth
+        self.bounded += bounded
 
 
 @dataclass(frozen=True)
@@ -54,6 +86,8 @@ class Streamlines:
         `StopReason` at the first and at the last vertex.
     seed_status
         `SeedStatus` of every seed, also of those that gave no streamline.
+    gradient_report
+        What backward passes met; ``None`` if the reference tracked.
     """
 
     points: Float[Tensor, "p 3"]
@@ -62,6 +96,7 @@ class Streamlines:
     seed_vertex: Int[Tensor, " n"]
     stop_reason: Int[Tensor, "n 2"]
     seed_status: Int[Tensor, " seeds"]
+    gradient_report: GradientReport | None = None
 
     def __len__(self) -> int:
         return len(self.seed_index)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from difftract_bids.config import Config, TrackingConfig, merge
+from difftract_bids.config import Config, SeedingConfig, TrackingConfig, merge
 from difftract_bids.errors import ConfigError
 
 
@@ -10,6 +10,8 @@ def test_every_setting_survives_toml(tmp_path):
     tables = {
         "tracking": {"integrator": "rk4", "step_size_mm": 0.25, "cutoff": 0.05},
         "seeding": {"n_seeds": 7},
+        "regions": {"include": ["a.nii", "1,-2,3,4"], "stop": True},
+        "output": {"tractogram": False, "tractogram_tolerance_mm": 0.0},
         "atlases": ["A", 'B="quoted"\\path'],
     }
     config = merge(Config(), tables, where="here")
@@ -35,6 +37,22 @@ def test_every_setting_survives_toml(tmp_path):
         ({"tracking": {"cutoff": "high"}}, "of type float or nothing"),
         ({"atlases": "ICBM100"}, "must be a list"),
         ({"atlases": []}, "at least one"),
+        ({"seeding": {"n_streamlines": 0}}, "n_streamlines"),
+        ({"seeding": {"random_seed": 2**63}}, "random_seed"),
+        ({"seeding": {"seed_grid_per_voxel": 0}}, "seed_grid_per_voxel"),
+        ({"seeding": {"seed_sphere": "1,2,3"}}, "x,y,z,radius"),
+        ({"seeding": {"seed_sphere": "1,2,3,0"}}, "radius above 0"),
+        ({"seeding": {"seed_sphere": "1,2,nan,1"}}, "x,y,z,radius"),
+        ({"seeding": {"seed_direction": "0,0,0"}}, "not all of them zero"),
+        ({"seeding": {"seed_direction": "1,2"}}, "x,y,z"),
+        ({"regions": {"include": "a.nii"}}, "must be a list of type str"),
+        ({"regions": {"include": ["a.nii", 3]}}, "must be a list of type str"),
+        ({"regions": {"exclude": ["1,2,3,-4"]}}, "radius above 0"),
+        ({"regions": {"mask": [" "]}}, "mask"),
+        ({"regions": {"stop": True}}, "off without include"),
+        ({"output": {"tractogram_tolerance_mm": -0.1}}, "tractogram_tolerance_mm"),
+        ({"output": {"tractogram": "no"}}, "of type bool"),
+        ({"tracking": {"algorithm": "tensor_det", "backend": "cpu"}}, "auto or reference"),
         ({"tracking": {"min_length_mm": 9.0, "max_length_mm": 5.0}}, "at most 5.0"),
     ],
 )
@@ -62,3 +80,35 @@ def test_defaults_follow_mrtrix_in_the_size_of_a_voxel(integrator, step_mm):
 def test_what_the_user_sets_is_not_overridden_by_the_voxel_size():
     assert TrackingConfig(step_size_mm=0.7, cutoff=0.0).resolve(2.0).step_size_mm == 0.7
     assert TrackingConfig(cutoff=0.0).resolve(2.0).cutoff == 0.0
+
+
+@pytest.mark.parametrize(
+    ("settings", "wanted"),
+    [
+        ({}, 1_000_000),
+        ({"n_streamlines": 5}, 5),
+        ({"n_seeds": 5}, None),
+        ({"n_seeds": 5, "n_streamlines": 3}, 3),
+        ({"seed_sphere": "1,2,3,4"}, 1_000_000),
+        ({"seed_image": "a"}, 1_000_000),
+        ({"seed_grid_per_voxel": 2}, None),
+        ({"seed_image": "a", "seed_random_per_voxel": 2}, None),
+        ({"seed_coordinates": "a"}, None),
+        ({"seed_coordinates": "a", "n_streamlines": 3}, 3),
+    ],
+)
+def test_a_million_streamlines_are_found_unless_something_else_ends_it(settings, wanted):
+    assert SeedingConfig(**settings).wanted_streamlines == wanted
+
+
+@pytest.mark.parametrize(
+    "two",
+    [
+        {"seed_sphere": "1,2,3,4", "seed_coordinates": "a"},
+        {"seed_random_per_voxel": 1, "seed_grid_per_voxel": 1},
+        {"seed_image": "a", "seed_rejection": "b"},
+    ],
+)
+def test_seeds_come_from_one_place(two):
+    with pytest.raises(ConfigError, match=" and ".join(two)):
+        SeedingConfig(**two)

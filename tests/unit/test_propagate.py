@@ -1,4 +1,4 @@
-"""The reference propagator on fields whose streamlines are known, and its rules one by one."""
+"""The propagator on fields whose streamlines are known, and its rules one by one."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ from difftract_bids.core import (
     StopReason,
     StreamlinePropagator,
     TrackingConfig,
-    propagate,
     random_seeds,
+    reference,
+    rules,
     track,
 )
 from difftract_bids.errors import ConfigError, FodfError, SeedError
@@ -125,9 +126,9 @@ def test_largest_length_counts_vertices_of_both_halves():
 
 def test_number_of_steps_is_rounded_up_in_float32():
     # In float64 7 / 0.7 would already be more than 10.
-    assert propagate._ceil_ratio(0.7 * 10, 0.7) == 10
-    assert propagate._ceil_ratio(100 * 2.3, 0.1 * 2.3) == 1000
-    assert propagate._ceil_ratio(1.01, 1.0) == 2
+    assert rules._ceil_ratio(0.7 * 10, 0.7) == 10
+    assert rules._ceil_ratio(100 * 2.3, 0.1 * 2.3) == 1000
+    assert rules._ceil_ratio(1.01, 1.0) == 2
 
 
 @pytest.mark.parametrize(("min_length_mm", "kept"), [(40.0, True), (40.5, False)])
@@ -204,11 +205,17 @@ def test_every_seed_is_accounted_for():
     assert result.count_seeds()[SeedStatus.KEPT] == 2
 
 
-def test_a_seed_that_cannot_make_a_step_has_a_single_vertex():
-    fodf = along(X, (1, 1, 1))
-    config = free(integrator="rk4", step_size_mm=5.0)
-    result = track(fodf, one_seed(0, 0, 0), X[None], scaling(2.0), config)
-    assert result.count_seeds() == {SeedStatus.SINGLE_VERTEX: 1}
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_a_seed_that_cannot_make_a_step_has_a_single_vertex(backend):
+    arguments = (along(X, (1, 1, 1)), one_seed(0, 0, 0), X[None], scaling(2.0))
+    settings = {"integrator": "rk4", "step_size_mm": 5.0, "backend": backend}
+    asked = track(*arguments, TrackingConfig(min_length_mm=1.0, **settings))
+    assert asked.count_seeds() == {SeedStatus.SINGLE_VERTEX: 1}
+    # With -minlength 0 tckgen writes single vertices.
+    kept = track(*arguments, free(**settings))
+    assert kept.points.tolist() == [[0.0, 0.0, 0.0]]
+    assert kept.seed_vertex.tolist() == [0]
+    assert kept.stop_reason.tolist() == [[StopReason.OUTSIDE_IMAGE] * 2]
 
 
 @pytest.mark.parametrize("integrator", ["euler", "rk4"])
@@ -216,11 +223,11 @@ def test_results_do_not_depend_on_the_size_of_chunks(integrator, monkeypatch):
     affine = oblique()
     fodf = crossing_bundles(affine, (14, 13, 10)).float()
     seeds, starts = random_seeds(fodf[..., 0] != 0, affine, 40, random_seed=0, dtype=torch.float32)
-    config = free(integrator=integrator, max_length_mm=6.0)
+    config = free(integrator=integrator, max_length_mm=6.0, backend="reference")
     whole = track(fodf, seeds, starts, affine, config)
     assert len(whole) > 10
     for size in (3, 17):
-        monkeypatch.setattr(propagate, "_SEEDS_PER_CHUNK", size)
+        monkeypatch.setattr(reference, "_SEEDS_PER_CHUNK", size)
         parts = track(fodf, seeds, starts, affine, config)
         for name in ("points", "offsets", "seed_index", "seed_vertex", "stop_reason"):
             assert torch.equal(getattr(whole, name), getattr(parts, name)), name
@@ -248,9 +255,11 @@ def test_float32_and_float64_follow_the_same_curves():
 
 
 @pytest.mark.parametrize("lmax", [2, 4, 6, 10, 12])
-def test_every_even_degree_can_be_tracked(lmax):
+@pytest.mark.parametrize("backend", [pytest.param("cpu", marks=pytest.mark.slow), "reference"])
+def test_every_even_degree_can_be_tracked(lmax, backend):
     fodf = fodf_of(X.expand_as, (20, 5, 5), scaling(2.0), lmax)
-    result = track(fodf, one_seed(10, 4, 4), X[None] + 0.1, scaling(2.0), free(step_size_mm=1.0))
+    config = free(step_size_mm=1.0, backend=backend)
+    result = track(fodf, one_seed(10, 4, 4), X[None] + 0.1, scaling(2.0), config)
     torch.testing.assert_close(
         result[0][:, 1:], torch.full((41, 2), 4.0).double(), atol=1e-3, rtol=0
     )

@@ -136,11 +136,13 @@ def test_lengths_and_ends_pass_gradients_on():
     assert gradient.abs().max() < 1e-9  # every step has the same length
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_gradients_change_nothing_about_the_streamlines(dtype):
+@pytest.mark.parametrize(
+    ("backend", "dtype"), [("reference", torch.float32), ("cpu", torch.float64)]
+)
+def test_gradients_change_nothing_about_the_streamlines(backend, dtype):
     fodf, seeds, starts, affine = small_problem()
     fodf, seeds, starts = fodf.to(dtype), seeds.to(dtype), starts.to(dtype)
-    config = TrackingConfig(min_length_mm=0.0)
+    config = TrackingConfig(min_length_mm=0.0, backend=backend)
     plain = track(fodf, seeds, starts, affine, config)
     with_graph = track(fodf.clone().requires_grad_(), seeds, starts, affine, config)
     assert torch.equal(plain.points, with_graph.points.detach())
