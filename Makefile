@@ -8,9 +8,10 @@ TORCH_INDEX ?=
 # The dataset of `make demo`; empty: a phantom is written and compared with its known connectome.
 BIDS ?=
 DEMO ?= demo
+BENCH ?= bench
 BASE_IMAGE ?= debian:bookworm-slim
 
-.PHONY: help demo test test-all lint image image-test clean
+.PHONY: help demo test test-all lint bench image image-test clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -39,6 +40,9 @@ lint: $(VENV)/.installed-dev  ## style, types, layers
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+bench: $(VENV)/.installed  ## time tracking beside tckgen and DIPY (BENCH=folder of the results)
+	$(BIN)/python tests/benchmarks/run.py --output $(BENCH)
 
 image:  ## build the container image with docker, or buildah where there is none
 	.ci/build-image --base $(BASE_IMAGE) $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX),)

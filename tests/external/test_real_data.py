@@ -27,7 +27,9 @@ def finished(request, data, tmp_path_factory):
     if request.param == "without T1w":
         dataset = shutil.copytree(dataset, folder / "bids")
         shutil.rmtree(dataset / "sub-01" / "anat")
-    options = ["--n-seeds", "10000", "--atlases", f"{ATLAS}={data / 'atlases'}"]
+    # Every vertex: they are counted below, voxel by voxel.
+    options = ["--n-seeds", "10000", "--tractogram-tolerance-mm", "0"]
+    options += ["--atlases", f"{ATLAS}={data / 'atlases'}"]
     done = run_app(
         dataset,
         folder / "out",

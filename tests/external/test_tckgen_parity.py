@@ -1,191 +1,259 @@
-"""Streamlines and connectomes vertex by vertex against MRtrix3's own programs."""
+"""Streamlines vertex by vertex against MRtrix3's own tckgen, from the same seeds and directions.
+
+What differs on real data is known. MRtrix interpolates Legendre functions linearly between 512
+samples, an error of up to 3e-4 of an amplitude. Where two peaks are about to merge, a search takes
+dozens of updates, and such an error decides which peak it finds, and whether within its cap of 50.
+With MRtrix's table in the reference propagator, all 10,000 common parts agreed at 3 mm.
+"""
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-from pathlib import Path
+from dataclasses import dataclass, replace
+from functools import partial
 
-import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from datasets import real_data
-from problems import crossing_bundles, oblique, scaling
+from decisions import Decision, decisions, table
+from legendre_table import TableField
+from mrtrix import Scene, Tckgen, human_scene, phantom_scene, tckgen, write_image
+from parity import Pair, pair_up, share_in_common_part, share_of_whole, shared_seeds
 
-from difftract_bids.core import (
-    Streamlines,
-    TrackingConfig,
-    assign_ends,
-    connectome,
-    random_seeds,
-    track,
-)
+from difftract_bids.config import Integrator
+from difftract_bids.core import Streamlines, TrackingConfig, track
+from difftract_bids.core.propagate import mean_voxel_size_mm, track_field
+from difftract_bids.core.seeding import SeedGrid
 
 pytestmark = [
     pytest.mark.external,
     pytest.mark.skipif(shutil.which("tckgen") is None, reason="MRtrix3's tckgen is not installed"),
 ]
 
+N_STREAMLINES = 10_000
 DIRECTION = (0.3, 0.8, 0.52)
-TOLERANCE_MM = 0.01
+#: Where RK4's streamlines start: its vertices do not tell the direction of its first peak.
+DIRECTIONS = (DIRECTION, (-0.9, 0.3, 0.1), (0.9, 0.1, 0.4), (0.6, 0.6, -0.5))
+SCENES = {
+    "oblique": partial(phantom_scene, "oblique"),
+    "isotropic": partial(phantom_scene, "isotropic"),
+    "human-3mm": partial(human_scene, "ds-human-3mm"),
+    "human": partial(human_scene, "ds-human"),
+}
+slow = pytest.mark.slow
+BOTH_PHANTOMS = [(name, rule) for name in ("oblique", "isotropic") for rule in ("euler", "rk4")]
 
 
-def run_mrtrix(*command: object) -> None:
-    environment = dict(os.environ, MRTRIX_RNG_SEED="7")
-    words = [str(word) for word in command]
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"{' '.join(words)}\n{done.stderr}"
+@dataclass(frozen=True)
+class Run:
+    """Both programs from the same seeds and directions."""
+
+    scene: Scene
+    config: TrackingConfig
+    theirs: Tckgen
+    starts: torch.Tensor
+    pairs: list[Pair]
 
 
-def write_image(data: torch.Tensor, affine: torch.Tensor, path: Path) -> Path:
-    nib.save(nib.Nifti1Image(data.numpy(), affine.numpy()), path)
-    return path
+def directed(direction: tuple[float, ...], *options: object) -> tuple[object, ...]:
+    return ("-seed_direction", ",".join(map(str, direction)), *options)
 
 
-def tckgen(
-    fod: Path, seed_image: Path, folder: Path, *options: object
-) -> tuple[list[np.ndarray], torch.Tensor]:
-    """Track with a fixed initial direction: streamlines, and the seeds of the accepted ones."""
-    tck, seeds = folder / "theirs.tck", folder / "seeds.csv"
-    run_mrtrix(
-        *("tckgen", "-algorithm", "SD_STREAM", fod, tck, "-seed_image", seed_image),
-        *("-select", 0, "-seed_direction", ",".join(map(str, DIRECTION))),
-        *("-output_seeds", seeds, "-nthreads", 0, "-quiet", "-force", *options),
-    )
-    table = np.loadtxt(seeds, delimiter=",", usecols=(2, 3, 4), ndmin=2)
-    return list(nib.streamlines.load(tck).streamlines), torch.from_numpy(table).float()
-
-
-def share_within_tolerance(theirs: list[np.ndarray], ours: Streamlines) -> float:
-    """Share of their streamlines that have the same vertices here; lost ones count as failed."""
-    place = {seed: i for i, seed in enumerate(ours.seed_index.tolist())}
-    agree = 0
-    for seed, their in enumerate(theirs):
-        our = ours[place[seed]].numpy() if seed in place else np.zeros((0, 3))
-        if our.shape == their.shape:
-            agree += np.linalg.norm(our - their, axis=1).max() < TOLERANCE_MM
-    return agree / len(theirs)
-
-
-def track_like_tckgen(fodf, seeds, affine, config, mask=None) -> Streamlines:
-    return track(fodf, seeds, torch.tensor([DIRECTION]).expand_as(seeds), affine, config, mask)
-
-
-@pytest.fixture(scope="module", params=["oblique", "isotropic"])
-def phantom(request, tmp_path_factory):
-    affine = oblique() if request.param == "oblique" else scaling(2.0, (-20.0, 5.0, 3.0))
-    fodf = crossing_bundles(affine).float()
-    folder = tmp_path_factory.mktemp(request.param)
-    fod = write_image(fodf, affine, folder / "fod.nii.gz")
-    inside = write_image((fodf[..., 0] != 0).to(torch.uint8), affine, folder / "mask.nii.gz")
-    return fodf, affine, fod, inside, folder
-
-
-@pytest.mark.parametrize("integrator", ["euler", "rk4"])
-def test_streamlines_on_a_phantom_equal_tckgens(phantom, integrator, record_property):
-    fodf, affine, fod, inside, folder = phantom
-    options = ["-rk4"] if integrator == "rk4" else []
-    theirs, seeds = tckgen(fod, inside, folder, "-seeds", 2000, *options)
-    ours = track_like_tckgen(fodf, seeds, affine, TrackingConfig(integrator=integrator))
-    share = share_within_tolerance(theirs, ours)
-    record_property("share_within_0.01_mm", share)
-    assert len(theirs) >= 1000
-    assert share >= 0.99
-
-
-def test_settings_and_masks_mean_what_they_mean_to_tckgen(phantom, record_property):
-    fodf, affine, fod, inside, folder = phantom
-    mask = torch.zeros(fodf.shape[:3], dtype=torch.bool)
-    mask[4:22, 3:20, 3:16] = True
-    region = write_image(mask.to(torch.uint8), affine, folder / "region.nii.gz")
-    settings = {"step": 0.37, "angle": 9, "cutoff": 0.25, "minlength": 8.3, "maxlength": 31.7}
-    options = [word for name, value in settings.items() for word in (f"-{name}", value)]
-    theirs, seeds = tckgen(fod, inside, folder, "-seeds", 5000, "-mask", region, *options)
-    config = TrackingConfig(
-        step_size_mm=0.37, max_angle_deg=9, cutoff=0.25, min_length_mm=8.3, max_length_mm=31.7
-    )
-    ours = track_like_tckgen(fodf, seeds, affine, config, mask)
-    share = share_within_tolerance(theirs, ours)
-    record_property("share_within_0.01_mm", share)
-    assert len(theirs) >= 1000
-    assert max(map(len, theirs)) == int(ours.n_vertices().max())
-    assert share >= 0.99
-
-
-def test_tckgen_keeps_no_other_seeds_than_we_do(phantom):
-    fodf, affine, fod, inside, folder = phantom
-    options = ("-seeds", 1000, "-maxlength", 400)
-    everything, kept = tckgen(fod, inside, folder, *options, "-minlength", 0)
-    theirs, _ = tckgen(fod, inside, folder, *options, "-minlength", 25)
-    config = TrackingConfig(min_length_mm=25, max_length_mm=400)
-    ours = track_like_tckgen(fodf, kept, affine, config)
-    assert len(theirs) < len(everything)
-    assert len(ours) == pytest.approx(len(theirs), abs=0.01 * len(theirs))
+def follow(
+    scene: Scene, theirs: Tckgen, starts: torch.Tensor, config: TrackingConfig
+) -> Streamlines:
+    return track(scene.fodf, theirs.seeds_mm(), starts, scene.vox2ras, config)
 
 
 @pytest.fixture(scope="module")
-def human_fod(tmp_path_factory):
-    """fODF of a real subject at 3 mm, made by MRtrix alone."""
-    raw = real_data() / "ds-human-3mm" / "sub-01" / "dwi" / "sub-01_dwi"
-    folder = tmp_path_factory.mktemp("human")
-    dwi, mask, fod = folder / "dwi.mif", folder / "mask.nii.gz", folder / "fod.nii.gz"
-    quiet = ("-quiet", "-force", "-nthreads", 2)
-    gradients = ("-fslgrad", f"{raw}.bvec", f"{raw}.bval")
-    run_mrtrix("mrconvert", f"{raw}.nii.gz", dwi, *gradients, *quiet)
-    run_mrtrix("dwi2mask", dwi, mask, *quiet)
-    response = folder / "response.txt"
-    run_mrtrix("dwi2response", "tournier", dwi, response, "-mask", mask, "-max_iters", 2, *quiet)
-    run_mrtrix("dwi2fod", "csd", dwi, response, fod, "-mask", mask, *quiet)
-    return fod, mask, folder
+def scene_of(tmp_path_factory):
+    """Make each scene once."""
+    made: dict[str, Scene] = {}
+
+    def scene(name: str) -> Scene:
+        if name not in made:
+            made[name] = SCENES[name](tmp_path_factory.mktemp(name))
+        return made[name]
+
+    return scene
+
+
+@pytest.fixture(scope="module")
+def run_of(scene_of, tmp_path_factory):
+    """Track each scene once by each integrator."""
+    made: dict[tuple[str, Integrator], Run] = {}
+
+    def run(name: str, integrator: Integrator) -> Run:
+        if (name, integrator) not in made:
+            made[name, integrator] = run_both(
+                scene_of(name), integrator, tmp_path_factory.mktemp("run")
+            )
+        return made[name, integrator]
+
+    return run
+
+
+def run_both(scene: Scene, integrator: Integrator, folder) -> Run:
+    from_mask = partial(tckgen, scene.fod_file, folder, "-seed_image", scene.mask_file)
+    if integrator == "euler":
+        theirs = from_mask("-select", N_STREAMLINES)
+        starts = theirs.starts()
+    else:
+        share = N_STREAMLINES // len(DIRECTIONS)
+        parts = [
+            from_mask("-select", share, *directed(direction), integrator=integrator)
+            for direction in DIRECTIONS
+        ]
+        theirs = Tckgen(
+            [line for part in parts for line in part.streamlines],
+            np.concatenate([part.seed_vertex for part in parts]),
+        )
+        starts = torch.tensor(DIRECTIONS).repeat_interleave(share, dim=0)
+    config = TrackingConfig(integrator=integrator)
+    ours = follow(scene, theirs, starts, config)
+    return Run(scene, config, theirs, starts, pair_up(theirs, ours))
+
+
+@pytest.mark.parametrize(("name", "integrator"), BOTH_PHANTOMS)
+def test_every_vertex_on_a_phantom_is_tckgens(run_of, name, integrator, record_property):
+    run = run_of(name, integrator)
+    common, whole = share_in_common_part(run.pairs), share_of_whole(run.pairs)
+    record_property("common_part", common)
+    record_property("whole", whole)
+    assert len(run.pairs) == N_STREAMLINES
+    assert common >= (0.999 if integrator == "euler" else 0.995)
+    assert whole >= 0.999
+
+
+@pytest.mark.parametrize(
+    ("name", "integrator", "bar"),
+    [
+        ("human-3mm", "euler", 0.999),
+        ("human-3mm", "rk4", 0.995),
+        pytest.param("human", "euler", 0.999, marks=slow),
+        pytest.param("human", "rk4", 0.995, marks=slow),
+    ],
+)
+def test_common_parts_in_a_human_brain_are_tckgens(run_of, name, integrator, bar, record_property):
+    share = share_in_common_part(run_of(name, integrator).pairs)
+    record_property("common_part", share)
+    assert share >= bar
+
+
+@pytest.mark.parametrize(
+    ("name", "integrator", "bar"),
+    [
+        ("human-3mm", "euler", 0.990),
+        ("human-3mm", "rk4", 0.985),
+        pytest.param("human", "euler", 0.990, marks=slow),
+        pytest.param("human", "rk4", 0.985, marks=slow),
+    ],
+)
+def test_whole_streamlines_in_a_human_brain_are_tckgens(
+    run_of, name, integrator, bar, record_property
+):
+    share = share_of_whole(run_of(name, integrator).pairs)
+    record_property("whole", share)
+    assert share >= bar
 
 
 @pytest.mark.parametrize("integrator", ["euler", "rk4"])
-def test_streamlines_in_a_human_brain_equal_tckgens(human_fod, integrator, record_property):
-    fod, mask, folder = human_fod
-    image = nib.load(fod)
-    fodf = torch.from_numpy(np.asarray(image.dataobj, dtype=np.float32)).nan_to_num()
-    options = ["-rk4"] if integrator == "rk4" else []
-    theirs, seeds = tckgen(fod, mask, folder, "-seeds", 3000, *options)
-    affine = torch.from_numpy(image.affine)
-    ours = track_like_tckgen(fodf, seeds, affine, TrackingConfig(integrator=integrator))
-    share = share_within_tolerance(theirs, ours)
-    record_property("share_within_0.01_mm", share)
-    assert len(theirs) >= 1000
-    # Every vertex that both have agrees; what differs is where they stop, when an amplitude is
-    # within the error of MRtrix's own Legendre table of the cutoff, or a search fails to converge.
-    assert share >= 0.985
-
-
-def test_connectomes_equal_tck2connectomes(phantom):
-    fodf, affine, _, _, folder = phantom
-    inside = fodf[..., 0] != 0
-    seeds, starts = random_seeds(inside, affine, 1500, random_seed=0, dtype=torch.float32)
-    ours = track(fodf, seeds, starts, affine, TrackingConfig(max_length_mm=40.0))
-    generator = torch.Generator().manual_seed(0)
-    fine = affine.clone()
-    fine[:3, :3] /= 1.3
-    shape = tuple(int(size * 1.3) for size in fodf.shape[:3])
-    labels = torch.randint(1, 31, shape, generator=generator, dtype=torch.int32)
-    labels[torch.rand(shape, generator=generator) > 0.03] = 0
-    nodes = write_image(labels, fine, folder / "nodes.nii.gz")
-    tck = folder / "ours.tck"
-    vertices = [ours[i].numpy() for i in range(len(ours))]
-    nib.streamlines.save(nib.streamlines.Tractogram(vertices, affine_to_rasmm=np.eye(4)), tck)
-    count, length = folder / "count.csv", folder / "length.csv"
-    assigned = folder / "assignments.txt"
-    common = ("-symmetric", "-quiet", "-force", "-nthreads", 0)
-    run_mrtrix("tck2connectome", tck, nodes, count, *common, "-out_assignments", assigned)
-    run_mrtrix(
-        *("tck2connectome", tck, nodes, length, *common),
-        *("-scale_length", "-stat_edge", "mean"),
+@pytest.mark.parametrize(
+    ("name", "per_axis"),
+    [("oblique", 2), ("isotropic", 2), ("human-3mm", 1), pytest.param("human", 1, marks=slow)],
+)
+def test_the_seeds_accepted_are_tckgens(
+    scene_of, name, per_axis, integrator, tmp_path, record_property
+):
+    scene = scene_of(name)
+    seeded = scene.mask.clone()
+    seeded[:, :, 1::3] = seeded[:, :, 2::3] = False
+    seeded_file = write_image(seeded.to(torch.uint8), scene.vox2ras, tmp_path / "seeded.nii.gz")
+    grid = ("-seed_grid_per_voxel", seeded_file, per_axis)
+    theirs = tckgen(
+        *(scene.fod_file, tmp_path, *grid, *directed(DIRECTION, "-select", 0)),
+        integrator=integrator,
     )
-    ends = assign_ends(ours.ends(), labels, fine)
-    node_labels = torch.arange(1, 31)
-    assert np.array_equal(ends.sort(1).values.numpy(), np.sort(np.loadtxt(assigned, int), axis=1))
-    counts = connectome(ends, node_labels)
-    assert int(counts.sum()) > 400
-    assert np.array_equal(counts.numpy(), np.loadtxt(count, delimiter=","))
-    mean_mm = connectome(ends, node_labels, ours.lengths_mm())
-    np.testing.assert_allclose(mean_mm.numpy(), np.loadtxt(length, delimiter=","), rtol=1e-6)
+    source = SeedGrid(seeded, scene.vox2ras, per_axis, random_seed=0, direction=DIRECTION)
+    seeds, starts = (drawn.float() for drawn in source.draw(0, source.total))
+    config = TrackingConfig(integrator=integrator)
+    ours = track(scene.fodf, seeds, starts, scene.vox2ras, config)
+    theirs_here, ours_there = shared_seeds(theirs.seeds_mm(), seeds[ours.seed_index])
+    record_property("theirs_accepted_here", theirs_here)
+    record_property("ours_accepted_there", ours_there)
+    assert len(theirs.streamlines) >= 2_000
+    assert len(ours) < 0.999 * source.total
+    assert min(theirs_here, ours_there) >= 0.99
+
+
+def differing_decisions(run: Run) -> list[Decision]:
+    """What was decided otherwise; without a smallest length, as the short ones are lost."""
+    longest = replace(run.config, min_length_mm=0.0)
+    pairs = pair_up(run.theirs, follow(run.scene, run.theirs, run.starts, longest))
+    return decisions(pairs, run.starts, run.scene.fodf, run.scene.vox2ras, run.config)
+
+
+@pytest.mark.parametrize("integrator", ["euler", "rk4"])
+@pytest.mark.parametrize("name", ["human-3mm", pytest.param("human", marks=slow)])
+def test_what_was_decided_otherwise_was_close_or_a_search_that_wanders(
+    run_of, name, integrator, record_property
+):
+    found = differing_decisions(run_of(name, integrator))
+    record_property("decisions", "\n" + table(found))
+    close = [one.kind() == "search" or one.margin() < 1e-3 for one in found]
+    assert len(found) >= 20
+    assert sum(close) >= 0.95 * len(found)
+
+
+def test_settings_and_masks_mean_what_they_mean_to_tckgen(scene_of, tmp_path, record_property):
+    scene = scene_of("oblique")
+    mask = torch.zeros_like(scene.mask)
+    mask[4:22, 3:20, 3:16] = True
+    region = write_image(mask.to(torch.uint8), scene.vox2ras, tmp_path / "region.nii.gz")
+    settings = {"step": 0.37, "angle": 9, "cutoff": 0.25, "minlength": 8.3, "maxlength": 31.7}
+    options = [word for name, value in settings.items() for word in (f"-{name}", value)]
+    common = ("-seed_image", scene.mask_file, "-seeds", 5000, "-select", 0, "-mask", region)
+    theirs = tckgen(scene.fod_file, tmp_path, *directed(DIRECTION, *common, *options))
+    config = TrackingConfig(
+        step_size_mm=0.37, max_angle_deg=9, cutoff=0.25, min_length_mm=8.3, max_length_mm=31.7
+    )
+    seeds = theirs.seeds_mm()
+    starts = torch.tensor([DIRECTION]).expand_as(seeds)
+    ours = track(scene.fodf, seeds, starts, scene.vox2ras, config, mask)
+    share = share_of_whole(pair_up(theirs, ours))
+    record_property("whole", share)
+    longest = max(map(len, theirs.streamlines))
+    assert len(theirs.streamlines) >= 1000
+    assert longest == int(ours.n_vertices().max())
+    assert share >= 0.999
+
+
+def test_tckgen_keeps_no_other_seeds_than_we_do(scene_of, tmp_path):
+    scene = scene_of("oblique")
+    options = ("-seed_image", scene.mask_file, "-seeds", 1000, "-select", 0, "-maxlength", 400)
+    directed_so = directed(DIRECTION, *options)
+    everything = tckgen(scene.fod_file, tmp_path, *directed_so, "-minlength", 0)
+    long_ones = tckgen(scene.fod_file, tmp_path, *directed_so, "-minlength", 25)
+    config = TrackingConfig(min_length_mm=25, max_length_mm=400)
+    seeds = everything.seeds_mm()
+    ours = track(
+        scene.fodf, seeds, torch.tensor([DIRECTION]).expand_as(seeds), scene.vox2ras, config
+    )
+    kept = len(long_ones.streamlines)
+    assert kept < len(everything.streamlines)
+    assert len(ours) == pytest.approx(kept, abs=0.002 * kept)
+
+
+@slow
+def test_with_their_legendre_table_the_reference_differs_no_more(run_of, record_property):
+    run = run_of("human-3mm", "euler")
+    n = 3_000
+    few = Tckgen(run.theirs.streamlines[:n], run.theirs.seed_vertex[:n])
+    field = TableField.from_fodf(run.scene.fodf, run.scene.vox2ras)
+    config = run.config.resolve(mean_voxel_size_mm(run.scene.vox2ras))
+    with torch.no_grad():
+        pairs = pair_up(few, track_field(field, few.seeds_mm(), run.starts[:n], config))
+    record_property("common_part", share_in_common_part(pairs))
+    record_property("whole", share_of_whole(pairs))
+    assert share_in_common_part(pairs) >= 0.9995
+    assert share_of_whole(pairs) >= 0.998
