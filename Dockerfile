@@ -64,7 +64,6 @@ ENV PATH=/opt/difftract/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
     XDG_CONFIG_HOME=/tmp/difftract-cache/config \
     XDG_DATA_HOME=/tmp/difftract-cache/data \
     MPLCONFIGDIR=/tmp/difftract-cache/matplotlib \
-    NUMBA_CACHE_DIR=/tmp/difftract-cache/numba \
     TORCH_HOME=/tmp/difftract-cache/torch \
     TORCHINDUCTOR_CACHE_DIR=/tmp/difftract-cache/torchinductor \
     DIPY_HOME=/tmp/difftract-cache/dipy \

@@ -14,7 +14,7 @@ from difftract_bids.workflows.connectome import init_connectome_wf
 from difftract_bids.workflows.derivatives import init_atlas_derivatives_wf
 from difftract_bids.workflows.reporting import init_atlas_report_wf
 
-_INPUTS = ["dwiref", "mask", "tractogram", "warp", "affine"]
+_INPUTS = ["dwiref", "mask", "summary", "warp", "affine"]
 
 
 def init_atlas_wf(plan: Plan, run: DWIRun, atlas: Atlas) -> LiterateWorkflow:
@@ -31,8 +31,8 @@ def init_atlas_wf(plan: Plan, run: DWIRun, atlas: Atlas) -> LiterateWorkflow:
     ------
     dwiref, mask
         Reference image and brain mask of the run.
-    tractogram
-        Its streamlines.
+    summary
+        Ends and length of each of its streamlines.
     warp, affine
         From the atlas's space to the run's, see
         :func:`difftract_bids.workflows.anatomical.init_parcellation_wf`.
@@ -62,7 +62,7 @@ def init_atlas_wf(plan: Plan, run: DWIRun, atlas: Atlas) -> LiterateWorkflow:
     ]
     workflow.connect([
         (inputs, parcellation, to_own_space),
-        (inputs, connectome, [("tractogram", "inputnode.tractogram")]),
+        (inputs, connectome, [("summary", "inputnode.summary")]),
         (inputs, figures, [("dwiref", "inputnode.dwiref"), ("mask", "inputnode.mask")]),
         (parcellation, connectome, [("outputnode.parcellation", "inputnode.parcellation")]),
         (parcellation, figures, [("outputnode.parcellation", "inputnode.parcellation")]),

@@ -11,7 +11,7 @@ from niworkflows.engine.workflows import LiterateWorkflow
 from difftract_bids.config import ConnectomeConfig
 from difftract_bids.interfaces.connectome import BuildConnectome
 
-_INPUTS = ["tractogram", "parcellation", "table"]
+_INPUTS = ["summary", "parcellation", "table"]
 _OUTPUTS = ["count", "count_metadata", "meanlength", "meanlength_metadata", "nodeindices", "notes"]
 
 
@@ -29,8 +29,8 @@ def init_connectome_wf(
 
     Inputs
     ------
-    tractogram
-        Streamlines in scanner (RAS+) millimetres.
+    summary
+        Ends (RAS+ millimetres) and length of each streamline.
     parcellation
         Label image on any grid in the same space.
     table

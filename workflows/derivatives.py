@@ -9,6 +9,7 @@ from niworkflows.engine.workflows import LiterateWorkflow
 from difftract_bids.bids.outputs import (
     OUTPUTS,
     figure_entities,
+    is_wanted,
     output_entities,
     output_path,
 )
@@ -40,9 +41,10 @@ def init_run_derivatives_wf(
     fodf_metadata, tractogram_metadata
         Content of sidecars that is known only at run time.
     """
-    preprocessed = derivative_uri(output_path(run, "preproc_dwi", plan.config))
-    fodf = derivative_uri(output_path(run, "fodf", plan.config))
-    denoised = plan.config.preprocessing.denoise_method != "none"
+    config = plan.config
+    preprocessed = derivative_uri(output_path(run, "preproc_dwi", config))
+    fodf = derivative_uri(output_path(run, "fodf", config))
+    denoised = config.preprocessing.denoise_method != "none"
     raw = [raw_uri(run.dwi, plan.bids_dir)]
     sidecars = {
         "preproc_dwi": run.metadata
@@ -54,10 +56,12 @@ def init_run_derivatives_wf(
         "fa": {"Sources": [preprocessed], **tensor_metadata("fa")},
         "md": {"Sources": [preprocessed], **tensor_metadata("md")},
         "fodf": {"Sources": [preprocessed]},
-        "tractogram": {"Sources": [fodf]},
     }
+    followed = preprocessed if config.tracking.algorithm == "tensor_det" else fodf
+    if is_wanted("tractogram", config):
+        sidecars["tractogram"] = {"Sources": [followed]}
     if run.t1w is not None:
-        dwiref = derivative_uri(output_path(run, "dwiref", plan.config))
+        dwiref = derivative_uri(output_path(run, "dwiref", config))
         both = [raw_uri(run.t1w, plan.bids_dir), dwiref]
         sidecars |= {
             "t1w_dwi": {"Sources": both, "SpatialReference": dwiref, "SkullStripped": False},
@@ -89,7 +93,10 @@ def init_atlas_derivatives_wf(
     count_metadata, meanlength_metadata
         Content of sidecars that is known only at run time.
     """
-    tractogram = derivative_uri(output_path(run, "tractogram", plan.config))
+    # Without a saved tractogram, what it was tracked in.
+    tracked_in = "preproc_dwi" if plan.config.tracking.algorithm == "tensor_det" else "fodf"
+    source = "tractogram" if is_wanted("tractogram", plan.config) else tracked_in
+    tractogram = derivative_uri(output_path(run, source, plan.config))
     dseg = derivative_uri(output_path(run, "dseg", plan.config, atlas))
     dwiref = derivative_uri(output_path(run, "dwiref", plan.config))
     sidecars = {

@@ -9,6 +9,8 @@ from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
 from difftract_bids.bids.atlases import parcellation_of
+from difftract_bids.bids.given_files import regions_of, seeding_of
+from difftract_bids.bids.outputs import is_wanted
 from difftract_bids.bids.plan import Plan
 from difftract_bids.bids.runs import DWIRun, image_size_gb
 from difftract_bids.workflows.anatomical import (
@@ -21,7 +23,7 @@ from difftract_bids.workflows.derivatives import init_run_derivatives_wf
 from difftract_bids.workflows.fodf import init_fodf_wf
 from difftract_bids.workflows.preprocessing import init_preprocessing_wf
 from difftract_bids.workflows.reporting import init_run_report_wf
-from difftract_bids.workflows.tracking import init_tracking_wf
+from difftract_bids.workflows.tracking import init_tracking_wf, tracking_methods
 
 
 def init_participant_wf(
@@ -63,21 +65,31 @@ def init_run_wf(plan: Plan, run: DWIRun, *, omp_nthreads: int = 1) -> LiterateWo
     files = {"dwi": str(run.dwi), "bval": str(run.bval), "bvec": str(run.bvec)}
     preprocessing.inputs.inputnode.trait_set(**files)
     fodf = init_fodf_wf(config.fodf, b0_threshold_s_mm2=threshold, **size)
-    tracking = init_tracking_wf(config.tracking, config.seeding, config.output, **size)
+    tracking = init_tracking_wf(
+        config.tracking,
+        seeding_of(config.seeding, run),
+        config.output,
+        regions_of(config.regions, run),
+        b0_threshold_s_mm2=threshold,
+        **size,
+    )
+    tracking.__desc__ = tracking_methods(config.tracking, config.seeding, config.regions)
     report = init_run_report_wf(plan, run)
     save = init_run_derivatives_wf(plan, run)
     workflow.connect([
         (preprocessing, fodf, _same("dwi", "bval", "bvec", "mask")),
-        (preprocessing, tracking, _same("mask")),
+        (preprocessing, tracking, _same("dwi", "bval", "bvec", "mask")),
         (fodf, tracking, _same("fodf")),
         (preprocessing, report, _same("dwi", "bval", "bvec", "mask", "dwiref")),
         (fodf, report, _same("fa", "v1", "fodf")),
-        (tracking, report, _same("tractogram", metadata="tractogram_metadata")),
+        (tracking, report, _same("preview", "summary", metadata="tractogram_metadata")),
         (preprocessing, save, _same(
             "mask", "dwiref", dwi="preproc_dwi", bval="preproc_bval", bvec="preproc_bvec")),
         (fodf, save, _same("fa", "md", "fodf", "fodf_metadata")),
-        (tracking, save, _same("tractogram", metadata="tractogram_metadata")),
     ])  # fmt: skip
+    if is_wanted("tractogram", config):
+        saved = _same("tractogram", metadata="tractogram_metadata")
+        workflow.connect([(tracking, save, saved)])
     anatomy = _anatomy(workflow, run, omp_nthreads)
     _connect_atlases(workflow, plan, run, anatomy, omp_nthreads)
     return workflow
@@ -109,16 +121,17 @@ def _connect_atlases(workflow, plan: Plan, run: DWIRun, anatomy, omp_nthreads: i
     stages = _stages(workflow)
     preprocessing, report = stages["preprocessing_wf"], stages["report_wf"]
     counts = pe.Node(niu.Merge(len(plan.atlases)), name="counts", run_without_submitting=True)
-    notes = pe.Node(niu.Merge(len(plan.atlases) + 1), name="notes", run_without_submitting=True)
+    notes = pe.Node(niu.Merge(len(plan.atlases) + 2), name="notes", run_without_submitting=True)
     templates: dict[str, LiterateWorkflow] = {}
-    workflow.connect([(stages["fodf_wf"], notes, [("outputnode.notes", "in1")])])
+    for place, stage in (("in1", "fodf_wf"), ("in2", "tracking_wf")):
+        workflow.connect([(stages[stage], notes, [("outputnode.notes", place)])])
     for number, atlas in enumerate(plan.atlases, start=1):
         node = init_atlas_wf(plan, run, atlas)
         workflow.connect([
             (preprocessing, node, _same("dwiref", "mask")),
-            (stages["tracking_wf"], node, _same("tractogram")),
+            (stages["tracking_wf"], node, _same("summary")),
             (node, counts, [("outputnode.count", f"in{number}")]),
-            (node, notes, [("outputnode.notes", f"in{number + 1}")]),
+            (node, notes, [("outputnode.notes", f"in{number + 2}")]),
         ])  # fmt: skip
         if atlas.kind == "template":
             template = str(atlas.template)

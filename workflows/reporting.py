@@ -8,12 +8,13 @@ from niworkflows.engine.workflows import LiterateWorkflow
 
 from difftract_bids.bids.plan import Plan
 from difftract_bids.bids.runs import DWIRun
+from difftract_bids.config import TrackingConfig
 from difftract_bids.interfaces import reportlets
 from difftract_bids.workflows.derivatives import init_report_sink
 
 _FIELDS = [
     "dwi", "bval", "bvec", "mask", "dwiref", "t1w_dwi", "fa", "v1", "fodf",
-    "tractogram", "tractogram_metadata", "counts", "notes",
+    "preview", "summary", "tractogram_metadata", "counts", "notes",
 ]  # fmt: skip
 
 
@@ -35,8 +36,8 @@ def init_run_report_wf(plan: Plan, run: DWIRun, *, name: str = "report_wf") -> L
         T1w in its space; needed only for runs with a T1w.
     fa, v1, fodf
         Tensor maps and fODFs.
-    tractogram, tractogram_metadata
-        Streamlines and their sidecar.
+    preview, summary, tractogram_metadata
+        Some streamlines, ends and lengths of all, and the sidecar of the tractogram.
     counts
         Streamline count matrix of each atlas.
     notes
@@ -45,16 +46,18 @@ def init_run_report_wf(plan: Plan, run: DWIRun, *, name: str = "report_wf") -> L
     workflow = LiterateWorkflow(name=name)
     inputs = pe.Node(niu.IdentityInterface(_FIELDS), name="inputnode")
     threshold = {"b0_threshold_s_mm2": plan.config.preprocessing.b0_threshold_s_mm2}
-    cutoff = plan.config.tracking.resolve(1.0).cutoff
+    # With tensors, the cutoff is one of anisotropy.
+    by_peaks = plan.config.tracking.algorithm == "sd_stream"
+    cutoff = (plan.config.tracking if by_peaks else TrackingConfig()).resolve(1.0).cutoff
     figures = {
         "gradients": (reportlets.PlotGradients(**threshold), ["dwi", "bval", "bvec"]),
         "mask": (reportlets.PlotMask(), ["dwiref", "mask"]),
         "fa": (reportlets.PlotFA(), ["fa", "v1", "mask"]),
         "fodf": (reportlets.PlotFODF(cutoff=cutoff), ["fodf", "fa", "mask"]),
-        "tractogram": (reportlets.PlotTractogram(), ["tractogram", "mask"]),
+        "tractogram": (reportlets.PlotTractogram(), ["preview", "tractogram_metadata", "mask"]),
         "summary": (
             reportlets.SummariseRun(atlases=[atlas.name for atlas in plan.atlases], **threshold),
-            ["dwi", "bval", "bvec", "tractogram", "tractogram_metadata", "counts", "notes"],
+            ["dwi", "bval", "bvec", "summary", "tractogram_metadata", "counts", "notes"],
         ),
     }
     for desc, (interface, fields) in figures.items():

@@ -1,81 +1,169 @@
-"""From fibre orientation distributions to streamlines."""
+"""From fibre orientation distributions, or tensors, to streamlines."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import PurePath
 
 from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
-from difftract_bids.config import OutputConfig, SeedingConfig, TrackingConfig
+from difftract_bids.config import OutputConfig, RegionsConfig, SeedingConfig, TrackingConfig
 from difftract_bids.interfaces.tracking import TrackStreamlines
+from difftract_bids.validation import parse_numbers
+
+_INPUTS = ["fodf", "mask", "dwi", "bval", "bvec"]
+_OUTPUTS = ["tractogram", "summary", "preview", "metadata", "notes"]
 
 
 def init_tracking_wf(
     tracking: TrackingConfig,
     seeding: SeedingConfig,
     output: OutputConfig,
+    regions: RegionsConfig | None = None,
     *,
+    b0_threshold_s_mm2: float = 50.0,
     omp_nthreads: int = 1,
     mem_gb: float = 1.0,
     name: str = "tracking_wf",
 ) -> LiterateWorkflow:
-    """Track streamlines from random seeds in a mask.
+    """Track streamlines from seeds.
 
     Parameters
     ----------
-    tracking, seeding, output
-        Settings of this stage.
+    tracking, seeding, output, regions
+        Settings of this stage; paths in them are this run's own.
+    b0_threshold_s_mm2
+        Volumes up to this b-value count as b=0, s/mm²; for ``tensor_det``.
     omp_nthreads
         CPUs that tracking may use.
     mem_gb
-        Size of the fODF image in memory (float32), GB.
+        Size of the image that is followed in memory (float32), GB.
     name
         Name of the workflow.
 
     Inputs
     ------
     fodf
-        SH coefficients, MRtrix's basis.
+        SH coefficients, MRtrix's basis; for ``sd_stream``.
+    dwi, bval, bvec
+        Preprocessed run; for ``tensor_det``.
     mask
-        Where seeds are placed and streamlines may run.
+        Brain mask: where seeds are placed and streamlines may run, if settings do not say.
 
     Outputs
     -------
     tractogram
-        Streamlines in scanner (RAS+) millimetres.
+        Streamlines in scanner (RAS+) millimetres, thinned; undefined if not asked for.
+    summary
+        Table of seed, ends and length of every streamline.
+    preview
+        Some thousand streamlines, for figures.
     metadata
         Content of the tractogram's sidecar.
+    notes
+        What a user should know about the tractogram.
     """
+    regions = regions or RegionsConfig()
     workflow = LiterateWorkflow(name=name)
+    workflow.__desc__ = tracking_methods(tracking, seeding, regions)
+    inputs = pe.Node(niu.IdentityInterface(_INPUTS), name="inputnode")
+    outputs = pe.Node(niu.IdentityInterface(_OUTPUTS), name="outputnode")
+    settings = asdict(tracking) | asdict(seeding) | asdict(output)
+    settings |= {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(regions).items()}
+    track = pe.Node(
+        TrackStreamlines(**settings, b0_threshold_s_mm2=b0_threshold_s_mm2),
+        name="track",
+        n_procs=omp_nthreads,
+        mem_gb=1.5 + 2 * mem_gb,
+    )
+    followed = ["fodf"] if tracking.algorithm == "sd_stream" else ["dwi", "bval", "bvec"]
+    workflow.connect([
+        (inputs, track, [("mask", "brain_mask"), *((field, field) for field in followed)]),
+        (track, outputs, [(field, field) for field in _OUTPUTS]),
+    ])  # fmt: skip
+    return workflow
+
+
+def tracking_methods(
+    tracking: TrackingConfig, seeding: SeedingConfig, regions: RegionsConfig
+) -> str:
+    """Write the methods paragraph of this stage.
+
+    Parameters
+    ----------
+    tracking, seeding, regions
+        Settings; with the labels of runs not yet filled in, so that all runs share a text.
+    """
+    said = (_propagation(tracking), _seeds(seeding), _regions(regions))
+    return f"### Tractography\n\n{' '.join(filter(None, said))}\n\n"
+
+
+def _propagation(tracking: TrackingConfig) -> str:
+    """Say in words what was followed, and how."""
     integrator = {
         "euler": "Euler's method",
         "midpoint": "the midpoint rule",
         "rk4": "the fourth-order Runge-Kutta method in MRtrix3's form",
         "rk4_classic": "the classical fourth-order Runge-Kutta method",
     }[tracking.integrator]
-    steps = "0.1" if tracking.integrator == "euler" else "0.25"
-    step = f"{tracking.step_size_mm:g} mm" if tracking.step_size_mm else f"{steps} voxels"
+    voxels = "0.1" if tracking.integrator == "euler" else "0.25"
+    step = f"{tracking.step_size_mm:g} mm" if tracking.step_size_mm else f"{voxels} voxels"
     in_voxels = tracking.resolve(1.0)
-    workflow.__desc__ = (
-        "### Tractography\n\nStreamlines were propagated along fODF peaks by the deterministic "
-        "SD_STREAM algorithm of MRtrix3 [@tournier2012; @tournier2019], in a differentiable "
-        f"implementation in PyTorch [@paszke2019]. {seeding.n_seeds:,} seeds were placed at "
-        f"random in the brain mask (random seed {seeding.random_seed}) and followed both ways with "
-        f"{integrator}, in steps of {step} with at most {in_voxels.max_angle_deg:g} degrees "
-        f"between them, to an fODF amplitude below {in_voxels.cutoff:g}.\n\n"
+    followed, by, least = {
+        "sd_stream": ("fODF peaks", "SD_STREAM", "an fODF amplitude"),
+        "tensor_det": (
+            "principal directions of tensors fitted to interpolated signals",
+            "Tensor_Det",
+            "a fractional anisotropy",
+        ),
+    }[tracking.algorithm]
+    ways = "in the direction found at the seed" if tracking.one_way else "both ways"
+    return (
+        f"Streamlines were propagated along {followed} by the deterministic {by} algorithm of "
+        "MRtrix3 [@tournier2012; @tournier2019], in a differentiable implementation on PyTorch "
+        f"[@paszke2019]. They were followed {ways} with {integrator}, in steps of {step} with at "
+        f"most {in_voxels.max_angle_deg:g} degrees between them, to {least} below "
+        f"{in_voxels.cutoff:g}."
     )
-    inputs = pe.Node(niu.IdentityInterface(["fodf", "mask"]), name="inputnode")
-    outputs = pe.Node(niu.IdentityInterface(["tractogram", "metadata"]), name="outputnode")
-    track = pe.Node(
-        TrackStreamlines(**asdict(tracking), **asdict(seeding), **asdict(output)),
-        name="track",
-        n_procs=omp_nthreads,
-        mem_gb=1.5 + 2 * mem_gb,
-    )
-    workflow.connect([
-        (inputs, track, [("fodf", "fodf"), ("mask", "mask")]),
-        (track, outputs, [("tractogram", "tractogram"), ("metadata", "metadata")]),
-    ])  # fmt: skip
-    return workflow
+
+
+def _seeds(seeding: SeedingConfig) -> str:
+    """Say in words where seeds were, and how many."""
+    image = _named((seeding.seed_image,)) if seeding.seed_image else "the brain mask"
+    where = {
+        "seed_image": f"at random in {image}",
+        "seed_random_per_voxel": f"at random in {image}, {seeding.seed_random_per_voxel} a voxel",
+        "seed_grid_per_voxel": (
+            f"on a grid in {image}, {(seeding.seed_grid_per_voxel or 0) ** 3} a voxel"
+        ),
+        "seed_rejection": f"in proportion to the image {_named((seeding.seed_rejection or '',))}",
+        "seed_sphere": f"at random in the sphere ({seeding.seed_sphere}) mm",
+        "seed_coordinates": f"as given in {_named((seeding.seed_coordinates or '',))}",
+    }[seeding.kind]
+    number = "Seeds" if seeding.n_seeds is None else f"At most {seeding.n_seeds:,} seeds"
+    wanted = seeding.wanted_streamlines
+    until = f" until {wanted:,} streamlines were found" if wanted else ""
+    return f"{number} were placed {where} (random seed {seeding.random_seed}){until}."
+
+
+def _regions(regions: RegionsConfig) -> str:
+    """Say in words where streamlines had to go; nothing if anywhere."""
+    said = []
+    if regions.mask:
+        said.append(f"Streamlines ended outside {_named(regions.mask)}.")
+    if regions.include:
+        ended = " and ended then" if regions.stop else ""
+        said.append(f"Those kept visited {_named(regions.include, 'and')}{ended}.")
+    if regions.exclude:
+        said.append(f"Those that entered {_named(regions.exclude)} were rejected.")
+    return " ".join(said)
+
+
+def _named(entries: tuple[str, ...], joint: str = "or") -> str:
+    names = [
+        f"the sphere ({entry}) mm" if parse_numbers(entry, 4) else PurePath(entry).name
+        for entry in entries
+    ]
+    return f" {joint} ".join(names)

@@ -107,8 +107,14 @@ def output_entities(key: str, config: Config) -> dict[str, str]:
     """Entities of an output, with the format that the settings ask for."""
     entities = {"datatype": "dwi", **OUTPUTS[key].entities}
     if key == "tractogram":
+        entities["model"] = config.tracking.algorithm.replace("_", "")
         entities["extension"] = f".{config.output.tractogram_format}"
     return entities
+
+
+def is_wanted(key: str, config: Config) -> bool:
+    """Say whether the settings ask for an output."""
+    return key != "tractogram" or config.output.tractogram
 
 
 def output_path(run: DWIRun, key: str, config: Config, atlas: str | None = None) -> str:
@@ -122,7 +128,7 @@ def output_path(run: DWIRun, key: str, config: Config, atlas: str | None = None)
 def promised_outputs(run: DWIRun, atlases: list[str], config: Config) -> Iterator[str]:
     """List every file that a run must leave behind, relative to the derivatives folder."""
     for key, output in OUTPUTS.items():
-        if output.needs_t1w and run.t1w is None:
+        if (output.needs_t1w and run.t1w is None) or not is_wanted(key, config):
             continue
         for atlas in atlases if output.per_atlas else [None]:
             path = output_path(run, key, config, atlas)

@@ -10,8 +10,9 @@ from pathlib import Path
 from bids import BIDSLayout
 
 from difftract_bids.bids.atlases import Atlas, check_atlas, resolve_atlas
+from difftract_bids.bids.given_files import check_given_files
 from difftract_bids.bids.layout import choose_participants, open_raw
-from difftract_bids.bids.preflight import check_folders, check_run
+from difftract_bids.bids.preflight import check_device, check_folders, check_run
 from difftract_bids.bids.runs import DWIRun, find_runs
 from difftract_bids.config import Config
 from difftract_bids.errors import AtlasError, DifftractError
@@ -108,6 +109,7 @@ def make_plan(
     DifftractError
         The first thing that is wrong: what, where, and the remedy.
     """
+    check_device(config.tracking)
     labels = choose_participants(bids_dir, participants)
     check_folders(bids_dir, output_dir, work_dir)
     atlases = tuple(resolve_atlas(spec) for spec in config.atlases)
@@ -139,6 +141,7 @@ def _checked_runs(
     runs = find_runs(layout, participant, sessions)
     for run in runs:
         check_run(run, b0_threshold_s_mm2=config.preprocessing.b0_threshold_s_mm2)
+        check_given_files(config, run)
         for atlas in atlases:
             check_atlas(atlas, run)
     return runs

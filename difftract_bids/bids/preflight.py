@@ -15,6 +15,7 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import SpatialImage
 
 from difftract_bids.bids.runs import DWIRun
+from difftract_bids.config import TrackingConfig
 from difftract_bids.errors import InputError, UsageError
 from difftract_bids.io.gradients import deconvolution_shell, read_gradients
 
@@ -38,6 +39,21 @@ def check_run(run: DWIRun, *, b0_threshold_s_mm2: float) -> None:
     deconvolution_shell(gradients)
     if run.t1w is not None:
         _check_image(run.t1w, ndim=3)
+
+
+def check_device(tracking: TrackingConfig) -> None:
+    """Check that a GPU that is asked for is there.
+
+    Raises
+    ------
+    ConfigError
+        If it is not, or cannot be used.
+    """
+    if "cuda" in (tracking.device, tracking.backend):
+        # Only now: everyone else need not wait for torch.
+        from difftract_bids.core.generate import choose_device
+
+        choose_device(tracking)
 
 
 def check_folders(bids_dir: Path, output_dir: Path, work_dir: Path) -> None:

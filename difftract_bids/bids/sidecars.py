@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import PurePath
 from typing import Any
 
-from difftract_bids.config import SeedingConfig, TrackingConfig
+from difftract_bids.config import RegionsConfig, SeedingConfig, TrackingConfig
+from difftract_bids.validation import parse_numbers
 
 _SPHERICAL_HARMONICS = {
     "Type": "sh",
@@ -50,7 +52,13 @@ def tensor_metadata(parameter: str) -> dict[str, Any]:
 
 
 def tractogram_metadata(
-    tracking: TrackingConfig, seeding: SeedingConfig, counts: dict[str, Any]
+    tracking: TrackingConfig,
+    seeding: SeedingConfig,
+    regions: RegionsConfig,
+    counts: dict[str, Any],
+    *,
+    device: str,
+    tolerance_mm: float | None,
 ) -> dict[str, Any]:
     """Describe a tractogram.
 
@@ -58,42 +66,108 @@ def tractogram_metadata(
     ----------
     tracking
         Settings with every default filled in (:meth:`TrackingConfig.resolve`).
-    seeding
-        Where seeds were placed.
+    seeding, regions
+        Where seeds were placed, and where streamlines had to go. Of files only the names are told.
     counts
         Numbers of seeds and streamlines, of seeds by what became of them, and of ends by reason.
+    device
+        What it was computed on.
+    tolerance_mm
+        To which vertices of the saved file were left out, millimetres; ``None`` if none is saved.
     """
+    wanted = seeding.wanted_streamlines
+    description, url, threshold = _MODELS[tracking.algorithm]
+    stored = {} if tolerance_mm is None else {"Tolerance": tolerance_mm, "ToleranceUnits": "mm"}
     return {
-        "Model": {
-            "Description": "Deterministic streamlines along fODF peaks (SD_STREAM)",
-            "URL": "https://doi.org/10.1002/ima.22005",
-        },
+        "Model": {"Description": description, "URL": url},
         "StreamlineSeeding": {
-            "Source": "Brain mask",
-            "Method": "Uniform random positions",
+            **_seeding(seeding),
+            "Direction": seeding.seed_direction or "random",
             "RandomSeed": seeding.random_seed,
-            "SeedCount": seeding.n_seeds,
+            "SeedCount": counts["Seeds"],
         },
         "StreamlinePropagation": {
             "Integrator": tracking.integrator,
             "StepSize": tracking.step_size_mm,
             "StepSizeUnits": "mm",
             "PeakTolerance": tracking.peak_tolerance,
+            "Unidirectional": tracking.one_way,
+            "Backend": tracking.backend,
+            "Device": device,
         },
         "StreamlineTermination": {
             "MaximumAngle": tracking.max_angle_deg,
             "MaximumAngleUnits": "degree",
-            "AmplitudeCutoff": tracking.cutoff,
-            "Mask": "Brain mask",
+            threshold: tracking.cutoff,
+            "Mask": _places(regions.mask) or ["Brain mask"],
+            "StopAtInclude": regions.stop,
         },
         "StreamlineAcceptanceCriteria": {
             "MinimumLength": tracking.min_length_mm,
             "MaximumLength": tracking.max_length_mm,
             "LengthUnits": "mm",
+            "Include": _places(regions.include),
+            "Exclude": _places(regions.exclude),
         },
-        "StreamlineReconstructionDensity": {"Method": "Seeds", "Count": seeding.n_seeds},
+        "StreamlineReconstructionDensity": {
+            "Method": "Streamlines" if wanted else "Seeds",
+            "Count": wanted or counts["Seeds"],
+        },
+        "Storage": stored,
         "Counts": counts,
     }
+
+
+#: Description, source and name of the cutoff of each algorithm.
+_MODELS = {
+    "sd_stream": (
+        "Deterministic streamlines along fODF peaks (SD_STREAM)",
+        "https://doi.org/10.1002/ima.22005",
+        "AmplitudeCutoff",
+    ),
+    "tensor_det": (
+        "Deterministic streamlines along principal directions of tensors (Tensor_Det)",
+        "https://doi.org/10.1002/1522-2594(200010)44:4%3C625::AID-MRM17%3E3.0.CO;2-O",
+        "AnisotropyCutoff",
+    ),
+}
+
+
+def _seeding(seeding: SeedingConfig) -> dict[str, Any]:
+    """Say where seeds are, and how they are placed there."""
+    image = _places((seeding.seed_image,))[0] if seeding.seed_image else "Brain mask"
+    per_voxel, per_axis = seeding.seed_random_per_voxel, seeding.seed_grid_per_voxel
+    kinds: dict[str, dict[str, Any]] = {
+        "seed_image": {"Source": image, "Method": "Uniform random positions"},
+        "seed_random_per_voxel": {
+            "Source": image,
+            "Method": "Random positions in each voxel",
+            "SeedsPerVoxel": per_voxel,
+        },
+        "seed_grid_per_voxel": {
+            "Source": image,
+            "Method": "Grid in each voxel",
+            "SeedsPerVoxel": (per_axis or 0) ** 3,
+        },
+        "seed_rejection": {
+            "Source": _places((seeding.seed_rejection or "",))[0],
+            "Method": "Random positions weighted by an image",
+        },
+        "seed_sphere": {
+            "Source": f"Sphere {seeding.seed_sphere}",
+            "Method": "Uniform random positions",
+        },
+        "seed_coordinates": {
+            "Source": _places((seeding.seed_coordinates or "",))[0],
+            "Method": "Given positions",
+        },
+    }
+    return kinds[seeding.kind]
+
+
+def _places(entries: tuple[str, ...]) -> list[str]:
+    """Name files without their folders, which are nobody's business, and spheres by numbers."""
+    return [f"Sphere {e}" if parse_numbers(e, 4) else PurePath(e).name for e in entries]
 
 
 def relmat_metadata(measure: str, *, n_nodes: int, radius_mm: float) -> dict[str, Any]:

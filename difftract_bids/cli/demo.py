@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 _ATLAS = "Phantom"
+#: Enough for the figures of the README, in seconds.
+_STREAMLINES = 50_000
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -23,7 +25,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--bids-dir", type=Path, help="run this dataset instead of a phantom")
     options, passed_on = parser.parse_known_args(argv)
     derivatives = options.output / "derivatives"
-    app = ("participant", "-w", options.output / "work", *passed_on)
+    number = ("--n-streamlines", str(_STREAMLINES))
+    app = ("participant", "-w", options.output / "work", *number, *passed_on)
     if options.bids_dir is not None:
         return _run("difftract_bids", options.bids_dir, derivatives, *app)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from dataclasses import Field, fields
 from importlib.metadata import version
 from pathlib import Path
@@ -25,6 +26,7 @@ _GROUPS = {
     "fodf": settings.FodfConfig,
     "tracking": settings.TrackingConfig,
     "seeding": settings.SeedingConfig,
+    "regions": settings.RegionsConfig,
     "connectome": settings.ConnectomeConfig,
     "output": settings.OutputConfig,
 }
@@ -32,17 +34,28 @@ _TITLES = {
     "preprocessing": "preprocessing",
     "fodf": "fibre orientation distributions",
     "tracking": "tracking",
-    "seeding": "seeding",
+    "seeding": "seeding (paths may hold {subject} and {session})",
+    "regions": "regions (the same; images of any grid, in the space of the diffusion data)",
     "connectome": "connectome",
     "output": "output",
 }
 #: Names that MRtrix or QSIPrep users know by another word than the field's.
-_FLAGS = {"algorithm": "--tracking-algorithm", "backend": "--tracking-backend"}
+_FLAGS = {
+    "algorithm": "--tracking-algorithm",
+    "backend": "--tracking-backend",
+    "one_way": "--seed-unidirectional",
+    "tractogram_tolerance_mm": "--tractogram-tolerance-mm",
+}
 _UNIT_SUFFIXES = ("_s_mm2", "_mm", "_deg")
 
 
 class _Parser(argparse.ArgumentParser):
     """Raise our own error, so that every unusable argument ends the same way."""
+
+    def __init__(self, **options: Any) -> None:  # noqa: ANN401
+        super().__init__(**options)
+        # What begins with a minus is an option unless it looks like a number: -10,20,3 does too.
+        self._negative_number_matcher = re.compile(r"-\.?\d[\d.eE+\-]*(,[\d.eE+\-]+)*$")
 
     def error(self, message: str) -> Any:  # noqa: ANN401
         raise UsageError(
@@ -179,7 +192,7 @@ def _flag(name: str) -> str:
 
 def _help(item: Field[Any]) -> str:
     text = item.metadata["desc"].removesuffix(".").replace("%", "%%")
-    if item.default is None:
+    if item.default is None or item.default == () or isinstance(item.default, bool):
         return text
     default = f"{item.default:g}" if isinstance(item.default, float) else item.default
     return f"{text} (default: {default})"
@@ -188,6 +201,10 @@ def _help(item: Field[Any]) -> str:
 def _type(hint: Any, unit: str) -> dict[str, Any]:  # noqa: ANN401
     if get_origin(hint) is Literal:
         return {"choices": get_args(hint)}
+    if hint is bool:
+        return {"action": argparse.BooleanOptionalAction}
+    if get_origin(hint) is tuple:  # MRtrix's way to give several is to repeat the option
+        return {"nargs": "+", "action": "extend", "type": str, "metavar": unit.upper()}
     if get_origin(hint) in {Union, UnionType}:
         (hint,) = (choice for choice in get_args(hint) if choice is not type(None))
     return {"type": hint, "metavar": unit.upper() or "N"}

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from difftract_bids.cli.parser import build_parser, settings_from
-from difftract_bids.cli.progress import Progress
+from difftract_bids.cli.progress import Bars, Progress
 from difftract_bids.cli.provenance import write_failure, write_provenance
 from difftract_bids.errors import DifftractError
 
@@ -118,6 +118,7 @@ def _run_workflow(
 ) -> dict[str, str]:
     """Run the graph; say why each participant failed whose steps did not all end well."""
     _configure_nipype(logs, arguments)
+    _keep_compiled(plan.scratch_dir)
     from difftract_bids.bids.describe import describe_dataset
     from difftract_bids.cli.plugin import SafeMultiProcPlugin
     from difftract_bids.reports.methods import methods_markdown
@@ -140,7 +141,8 @@ def _run_workflow(
         plugin_args["memory_gb"] = resources.mem_gb
     failures: dict[str, str] = {}
     try:
-        workflow.run(plugin=SafeMultiProcPlugin(plugin_args=plugin_args))
+        with Bars(plan.scratch_dir):
+            workflow.run(plugin=SafeMultiProcPlugin(plugin_args=plugin_args))
     except Exception as error:  # noqa: BLE001
         # Nipype raises once every step that could run has run; the crash files say whose failed.
         # Without any, nothing is known to have gone well.
@@ -149,6 +151,17 @@ def _run_workflow(
         write_provenance(plan, participant, run_uuid=logs.name, methods=methods)
         write_failure(plan, participant, failures.get(participant))
     return failures
+
+
+def _keep_compiled(scratch_dir: Path) -> None:
+    """Keep compiled kernels in the working folder where they cannot lie beside their source.
+
+    Compiling takes seconds in every process. The folder must be the user's own, as what lies in it
+    is run: never a place in a temporary folder that others can guess.
+    """
+    beside = Path(__file__).parents[1]
+    if "NUMBA_CACHE_DIR" not in os.environ and not os.access(beside, os.W_OK):
+        os.environ["NUMBA_CACHE_DIR"] = str(scratch_dir / "numba")
 
 
 def _configure_nipype(logs: Path, arguments: argparse.Namespace) -> None:

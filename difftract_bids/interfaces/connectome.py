@@ -17,7 +17,9 @@ _Settings: Any = settings_spec(ConnectomeConfig)
 class BuildConnectomeInputSpec(ThreadedSpec, _Settings):
     """Inputs of :class:`BuildConnectome`."""
 
-    tractogram = File(exists=True, mandatory=True, desc="Streamlines, scanner (RAS+) millimetres.")
+    summary = File(
+        exists=True, mandatory=True, desc="Ends (RAS+ millimetres) and length of each streamline."
+    )
     parcellation = File(exists=True, mandatory=True, desc="Label image in the same space.")
     table = File(exists=True, mandatory=True, desc="Node table (TSV) with index and name.")
 
@@ -40,29 +42,19 @@ class BuildConnectome(SimpleInterface):
 
     def _run_interface(self, runtime):
         import numpy as np
-        import torch
 
         from difftract_bids.bids.nodes import read_nodes
         from difftract_bids.bids.sidecars import relmat_metadata
-        from difftract_bids.core import assign_ends, connectome
         from difftract_bids.io.images import load_volume
         from difftract_bids.io.matrices import write_matrix, write_table
-        from difftract_bids.io.tractograms import read_tractogram
 
         radius_mm = settings_of(self.inputs, ConnectomeConfig).assignment_radius_mm
         nodes = read_nodes(Path(self.inputs.table))
         labels, vox2ras = load_volume(self.inputs.parcellation, ndim=3, dtype=np.int32)
-        streamlines = read_tractogram(self.inputs.tractogram)
-        index = torch.tensor(nodes.index)
         with limited_threads(self.inputs.num_threads):
-            ends = assign_ends(
-                torch.from_numpy(streamlines.ends()).double(),
-                torch.from_numpy(labels),
-                torch.from_numpy(vox2ras),
-                radius_mm,
+            count, length, assigned, total = _sum_up(
+                self.inputs.summary, labels, vox2ras, list(nodes.index), radius_mm
             )
-            count = connectome(ends, index).numpy()
-            length = connectome(ends, index, torch.from_numpy(streamlines.lengths_mm())).numpy()
         folder = Path(runtime.cwd)
         for measure, matrix in (("count", count), ("meanlength", length)):
             path = write_matrix(matrix, list(nodes.name), folder / f"{measure}.dense.tsv")
@@ -81,8 +73,36 @@ class BuildConnectome(SimpleInterface):
             "streamlines": count.sum(axis=1).astype(int).tolist(),
         }
         self._results["nodeindices"] = str(write_table(columns, folder / "nodeindices.tsv"))
-        self._results["notes"] = _notes(int((ends > 0).all(dim=1).sum()), len(ends))
+        self._results["notes"] = _notes(assigned, total)
         return runtime
+
+
+def _sum_up(summary, labels, vox2ras, index, radius_mm):
+    """Sum counts and lengths a batch of streamlines at a time, in float64.
+
+    Returns
+    -------
+    tuple
+        Counts, mean lengths (mm), and how many streamlines have both ends assigned, of how many.
+    """
+    import numpy as np
+    import torch
+
+    from difftract_bids.core import assign_ends, connectome
+    from difftract_bids.io.summaries import iter_summary
+
+    count, length = np.zeros((2, len(index), len(index)))
+    assigned = total = 0
+    places = torch.from_numpy(labels), torch.from_numpy(vox2ras), radius_mm
+    for batch in iter_summary(summary):
+        ends = assign_ends(torch.from_numpy(batch.ends_mm).double(), *places)
+        nodes = torch.tensor(index)
+        counted = connectome(ends, nodes).numpy()
+        count += counted
+        length += counted * connectome(ends, nodes, torch.tensor(batch.lengths_mm)).numpy()
+        assigned += int((ends > 0).all(dim=1).sum())
+        total += len(ends)
+    return count, length / np.maximum(count, 1), assigned, total
 
 
 def _notes(assigned: int, total: int) -> list[str]:

@@ -185,7 +185,8 @@ class PlotFODF(_Reportlet):
 class PlotTractogramInputSpec(BaseInterfaceInputSpec):
     """Inputs of :class:`PlotTractogram`."""
 
-    tractogram = File(exists=True, mandatory=True, desc="Streamlines, scanner millimetres.")
+    preview = File(exists=True, mandatory=True, desc="Some streamlines, scanner millimetres.")
+    tractogram_metadata = traits.Dict(desc="Sidecar of the tractogram, with counts.")
     mask = File(exists=True, mandatory=True, desc="Brain mask.")
 
 
@@ -198,9 +199,11 @@ class PlotTractogram(_Reportlet):
         from difftract_bids.io.tractograms import read_tractogram
         from difftract_bids.reports.tractogram import plot_tractogram
 
-        points_mm, offsets = read_tractogram(self.inputs.tractogram)
+        points_mm, offsets = read_tractogram(self.inputs.preview)
         mask, vox2ras = _volume(self.inputs.mask)
-        return plot_tractogram(points_mm, offsets, mask > 0, vox2ras, path)
+        sidecar = self.inputs.tractogram_metadata
+        n_total = sidecar["Counts"]["Streamlines"] if isdefined(sidecar) else None
+        return plot_tractogram(points_mm, offsets, mask > 0, vox2ras, path, n_total=n_total)
 
 
 class PlotConnectomeInputSpec(BaseInterfaceInputSpec):
@@ -229,7 +232,7 @@ class SummariseRunInputSpec(BaseInterfaceInputSpec):
     bval = File(exists=True, mandatory=True, desc="b-values, s/mm².")
     bvec = File(exists=True, mandatory=True, desc="b-vectors, FSL's convention.")
     b0_threshold_s_mm2 = traits.Float(50.0, usedefault=True, desc="Largest b-value of b=0, s/mm².")
-    tractogram = File(exists=True, mandatory=True, desc="Streamlines.")
+    summary = File(exists=True, mandatory=True, desc="Ends and length of each streamline.")
     tractogram_metadata = traits.Dict(desc="Its sidecar, with counts.")
     atlases = traits.List(traits.Str, desc="Names of the atlases, in the matrices' order.")
     counts = traits.List(File(exists=True), desc="Streamline count matrix of each atlas.")
@@ -246,7 +249,7 @@ class SummariseRun(_Reportlet):
         import numpy as np
 
         from difftract_bids.io.matrices import read_matrix
-        from difftract_bids.io.tractograms import read_tractogram
+        from difftract_bids.io.summaries import iter_summary
         from difftract_bids.reports.summary import (
             ConnectomeFacts,
             Notice,
@@ -256,7 +259,8 @@ class SummariseRun(_Reportlet):
 
         image, table = _image_and_gradients(self.inputs)
         x_mm, y_mm, z_mm = image.header.get_zooms()[:3]
-        lengths_mm = read_tractogram(self.inputs.tractogram).lengths_mm()
+        batches = [batch.lengths_mm for batch in iter_summary(self.inputs.summary)]
+        lengths_mm = np.concatenate([np.zeros(0), *batches])
         tally = self.inputs.tractogram_metadata.get("Counts", {})
         atlases, files = self.inputs.atlases or [], self.inputs.counts or []
         connectomes = [

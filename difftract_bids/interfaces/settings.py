@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import Field, fields
 from types import UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from nipype.interfaces.base import BaseInterfaceInputSpec, isdefined, traits
 
@@ -40,15 +40,21 @@ def settings_spec(*configs: type) -> type[BaseInterfaceInputSpec]:
 def settings_of(inputs: Any, config: type[T]) -> T:
     """Read settings back from an interface's inputs."""
     values = {item.name: getattr(inputs, item.name) for item in fields(config)}  # type: ignore[arg-type]
-    return config(**{name: value for name, value in values.items() if isdefined(value)})
+    given = {name: value for name, value in values.items() if isdefined(value)}
+    return config(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
 
 
 def _trait(item: Field[Any], hint: Any) -> Any:
     unit = item.metadata["unit"]
-    description = {"desc": item.metadata["desc"] + (f" Unit: {unit}." if unit else "")}
+    numeric = hint is float or float in get_args(hint)
+    form = f" {'Unit' if numeric else 'Form'}: {unit}." if unit else ""
+    description = {"desc": item.metadata["desc"] + form}
     if get_origin(hint) is Literal:
         choices = [item.default, *(choice for choice in get_args(hint) if choice != item.default)]
         return traits.Enum(*choices, usedefault=True, **description)
+    if get_origin(hint) is tuple:
+        kind, default = get_args(hint)[0], cast("tuple[Any, ...]", item.default)
+        return traits.List(_TRAITS[kind], list(default), usedefault=True, **description)
     if get_origin(hint) in {Union, UnionType}:
         (kind,) = (choice for choice in get_args(hint) if choice is not type(None))
         return traits.Union(None, _TRAITS[kind](), usedefault=True, **description)

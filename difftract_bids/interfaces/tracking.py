@@ -1,82 +1,191 @@
-"""Tracking streamlines through an fODF image."""
+"""Tracking streamlines through an fODF image, or along diffusion tensors."""
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
-from nipype.interfaces.base import File, SimpleInterface, TraitedSpec, traits
+from nipype.interfaces.base import File, SimpleInterface, TraitedSpec, isdefined, traits
 
-from difftract_bids.config import OutputConfig, SeedingConfig, TrackingConfig
+from difftract_bids.config import OutputConfig, RegionsConfig, SeedingConfig, TrackingConfig
+from difftract_bids.errors import UsageError
+from difftract_bids.interfaces.progress import ProgressFile
 from difftract_bids.interfaces.settings import settings_of, settings_spec
 from difftract_bids.interfaces.threads import ThreadedSpec, limited_threads
 
-_Settings: Any = settings_spec(TrackingConfig, SeedingConfig, OutputConfig)
+_Settings: Any = settings_spec(TrackingConfig, SeedingConfig, RegionsConfig, OutputConfig)
 
 
 class TrackStreamlinesInputSpec(ThreadedSpec, _Settings):
     """Inputs of :class:`TrackStreamlines`."""
 
-    fodf = File(exists=True, mandatory=True, desc="SH coefficients, MRtrix's basis, scanner axes.")
-    mask = File(exists=True, mandatory=True, desc="Where seeds are placed and streamlines run.")
+    fodf = File(exists=True, desc="SH coefficients, MRtrix's basis, scanner axes: for sd_stream.")
+    dwi = File(exists=True, desc="Diffusion image: for tensor_det.")
+    bval = File(exists=True, desc="Its b-values, s/mm².")
+    bvec = File(exists=True, desc="Its b-vectors, FSL's convention.")
+    b0_threshold_s_mm2 = traits.Float(50.0, usedefault=True, desc="Largest b-value of b=0, s/mm².")
+    brain_mask = File(
+        exists=True,
+        mandatory=True,
+        desc="Where seeds are placed and streamlines run, unless settings say otherwise.",
+    )
 
 
 class TrackStreamlinesOutputSpec(TraitedSpec):
     """Outputs of :class:`TrackStreamlines`."""
 
-    tractogram = File(desc="Streamlines in scanner (RAS+) millimetres.")
+    tractogram = File(desc="Streamlines in scanner (RAS+) millimetres, thinned; if asked for.")
+    summary = File(desc="Parquet table of seed, ends and length (mm) of every streamline.")
+    preview = File(desc="Some thousand of the streamlines, thinned, for figures.")
     metadata = traits.Dict(desc="Content of the sidecar, with counts.")
+    notes = traits.List(traits.Str, desc="What a user should know about the tractogram.")
 
 
 class TrackStreamlines(SimpleInterface):
-    """Track from random seeds in a mask, both ways, along fODF peaks."""
+    """Track from seeds along fODF peaks or tensors, straight into files."""
 
     input_spec, output_spec = TrackStreamlinesInputSpec, TrackStreamlinesOutputSpec
 
     def _run_interface(self, runtime):
-        import numpy as np
-        import torch
-
         from difftract_bids.bids.sidecars import tractogram_metadata
-        from difftract_bids.core import mean_voxel_size_mm, random_seeds, track
-        from difftract_bids.io.images import load_volume
-        from difftract_bids.io.tractograms import StreamlineArrays, write_tractogram
+        from difftract_bids.core.generate import choose_device
 
         tracking = settings_of(self.inputs, TrackingConfig)
         seeding = settings_of(self.inputs, SeedingConfig)
-        fodf, vox2ras = load_volume(self.inputs.fodf, ndim=4)
-        mask = torch.from_numpy(load_volume(self.inputs.mask, ndim=3).data > 0)
-        affine = torch.from_numpy(vox2ras)
-        seeds_mm, directions = random_seeds(
-            mask, affine, seeding.n_seeds, random_seed=seeding.random_seed
-        )
-        with limited_threads(self.inputs.num_threads), torch.no_grad():
-            streamlines = track(
-                torch.from_numpy(np.ascontiguousarray(fodf)),
-                seeds_mm.float(),
-                directions.float(),
-                affine,
-                tracking,
-                mask,
+        regions = settings_of(self.inputs, RegionsConfig)
+        output = settings_of(self.inputs, OutputConfig)
+        device = choose_device(tracking)
+        with (
+            limited_threads(self.inputs.num_threads),
+            warnings.catch_warnings(record=True) as caught,
+        ):
+            warnings.simplefilter("always")
+            tally, resolved = self._track(
+                tracking, seeding, regions, output, device, Path(runtime.cwd)
             )
-        path = write_tractogram(
-            StreamlineArrays(streamlines.points.numpy(), streamlines.offsets.numpy()),
-            Path(runtime.cwd) / f"tractogram.{self.inputs.tractogram_format}",
-            vox2ras=vox2ras,
-            shape=fodf.shape[:3],
-        )
-        counts = {
-            "Seeds": seeding.n_seeds,
-            "Streamlines": len(streamlines),
-            "SeedStatus": _by_name(streamlines.count_seeds()),
-            "StopReasons": _by_name(streamlines.count_stops()),
-        }
-        self._results["tractogram"] = str(path)
         self._results["metadata"] = tractogram_metadata(
-            tracking.resolve(mean_voxel_size_mm(affine)), seeding, counts
+            resolved,
+            seeding,
+            regions,
+            tally.as_metadata(),
+            device=device.type,
+            tolerance_mm=output.tractogram_tolerance_mm if output.tractogram else None,
         )
+        self._results["notes"] = _told(caught) + _notes(tally, seeding)
         return runtime
 
+    def _track(self, tracking, seeding, regions, output, device, folder):
+        import torch
 
-def _by_name(counts: dict[Any, int]) -> dict[str, int]:
-    return {status.name.lower(): count for status, count in counts.items()}
+        from difftract_bids.core.generate import generate
+        from difftract_bids.io.images import load_volume
+        from difftract_bids.io.places import load_regions, load_seed_source
+        from difftract_bids.io.streaming import stream_to_files
+
+        brain_mask = load_volume(self.inputs.brain_mask, ndim=3)
+        source = load_seed_source(seeding, brain_mask, device)
+        names = {"summary": folder / "summary.parquet", "preview": folder / "preview.trx"}
+        tractogram = None
+        if output.tractogram:
+            tractogram = folder / f"tractogram.{output.tractogram_format}"
+            names["tractogram"] = tractogram
+        wanted = seeding.wanted_streamlines
+        total, unit = (wanted, "streamlines") if wanted else (seeding.n_seeds, "seeds")
+        if total is None:
+            total = source.total
+        with torch.no_grad(), ProgressFile(str(folder), total, unit) as progress:
+            field, vox2ras, shape, resolved = self._field(tracking, device)
+            tally = stream_to_files(
+                generate(
+                    field,
+                    source,
+                    resolved,
+                    load_regions(regions, brain_mask),
+                    n_seeds=seeding.n_seeds,
+                    n_streamlines=wanted,
+                ),
+                tractogram=tractogram,
+                summary=names["summary"],
+                preview=names["preview"],
+                vox2ras=vox2ras,
+                shape=shape,
+                tolerance_mm=output.tractogram_tolerance_mm,
+                progress=lambda tally: progress.update(getattr(tally, unit)),
+                in_background=self.inputs.num_threads > 1,
+            )
+        self._results.update({name: str(path) for name, path in names.items()})
+        return tally, resolved
+
+    def _field(self, tracking, device):
+        """Load what is followed: the field, its affine and shape, and the settings resolved."""
+        import torch
+
+        from difftract_bids.core import mean_voxel_size_mm
+        from difftract_bids.core.field import DirectionField, FodfField, TensorField
+        from difftract_bids.io.gradients import read_gradients
+        from difftract_bids.io.images import load_volume
+
+        name = "fodf" if tracking.algorithm == "sd_stream" else "dwi"
+        needed = ("fodf",) if name == "fodf" else ("dwi", "bval", "bvec")
+        missing = [need for need in needed if not isdefined(getattr(self.inputs, need))]
+        if missing:
+            raise UsageError(
+                f"The algorithm {tracking.algorithm} needs {' and '.join(missing)}.",
+                where="TrackStreamlines",
+                remedy="Connect it, or choose the other algorithm.",
+            )
+        data, vox2ras = load_volume(getattr(self.inputs, name), ndim=4)
+        affine, image = torch.from_numpy(vox2ras), torch.from_numpy(data).to(device)
+        settings = tracking.resolve(mean_voxel_size_mm(affine))
+        field: DirectionField
+        if name == "fodf":
+            field = FodfField.from_fodf(
+                image, affine, cutoff=settings.cutoff, peak_tolerance=settings.peak_tolerance
+            )
+        else:
+            table = read_gradients(
+                self.inputs.bval,
+                self.inputs.bvec,
+                vox2ras,
+                n_volumes=data.shape[3],
+                b0_threshold_s_mm2=self.inputs.b0_threshold_s_mm2,
+            )
+            field = TensorField.from_dwi(
+                image,
+                affine,
+                torch.from_numpy(table.bvecs).double(),
+                torch.from_numpy(table.bvals_s_mm2).double(),
+                cutoff=settings.cutoff,
+            )
+        return field, vox2ras, data.shape[:3], settings
+
+
+def _told(caught):
+    """Take the tracker's warnings for the report, and let all others go their way."""
+    from difftract_bids.core.generate import NoStreamlinesWarning
+
+    told = []
+    for warning in caught:
+        if warning.category is NoStreamlinesWarning:
+            told.append(str(warning.message))
+        else:
+            place = warning.filename, warning.lineno
+            warnings.warn_explicit(warning.message, warning.category, *place)
+    return told
+
+
+def _notes(tally, seeding):
+    if not tally.streamlines:
+        why, number = tally.seed_status.most_common(1)[0]
+        reason = why.name.lower().replace("_", " ")
+        note = (
+            f"No streamline was found from {tally.seeds:,} seeds: the tractogram and every "
+            f"connectome are empty. Most often, {number:,} times: {reason}."
+        )
+        return [note]
+    wanted = seeding.wanted_streamlines
+    if wanted is not None and tally.streamlines < wanted and seeding.n_seeds is None:
+        found = f"Only {tally.streamlines:,} of {wanted:,} streamlines were found"
+        return [f"{found}, from {tally.seeds:,} seeds."]
+    return []

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -73,6 +74,7 @@ def stream_to_files(
     shape: tuple[int, int, int],
     tolerance_mm: float,
     progress: Callable[[Tally], None],
+    in_background: bool = False,
 ) -> Tally:
     """Write streamlines as they come; each file has its name only once it is whole.
 
@@ -92,6 +94,8 @@ def stream_to_files(
         See :func:`~difftract_bids.io.thinning.thin`.
     progress
         Called after each chunk.
+    in_background
+        Write a chunk while the next one is tracked, by a thread of its own.
 
     Raises
     ------
@@ -108,8 +112,8 @@ def stream_to_files(
                     tractogram, vox2ras=vox2ras, shape=shape, tolerance_mm=tolerance_mm
                 )
             )
-        for chunk in chunks:
-            tally.add(chunk)
+
+        def write(chunk: Streamlines) -> None:
             arrays = StreamlineArrays(chunk.points.cpu().numpy(), chunk.offsets.cpu().numpy())
             seeds = chunk.seed_index.cpu().numpy()
             rows.append(StreamlineSummary(seeds, arrays.ends(), arrays.lengths_mm()))
@@ -117,7 +121,32 @@ def stream_to_files(
             if body is not None:
                 body.append(arrays)
                 tally.stored_vertices = body.n_points
+
+        # Within the files: they are closed when nothing is left to write.
+        do = files.enter_context(_one_behind(write)) if in_background else write
+        for chunk in chunks:
+            tally.add(chunk)
+            do(chunk)
             progress(tally)
     with TractogramWriter(preview, vox2ras=vox2ras, shape=shape) as small:
         small.append(sample.arrays())
     return tally
+
+
+@contextmanager
+def _one_behind(
+    write: Callable[[Streamlines], None],
+) -> Iterator[Callable[[Streamlines], None]]:
+    """Let a thread write, and wait for it before the next chunk: two are in memory at most."""
+    waiting: Future[None] | None = None
+
+    def do(chunk: Streamlines) -> None:
+        nonlocal waiting
+        if waiting is not None:
+            waiting.result()
+        waiting = writer.submit(write, chunk)
+
+    with ThreadPoolExecutor(max_workers=1) as writer:
+        yield do
+        if waiting is not None:
+            waiting.result()

@@ -29,6 +29,7 @@ def plot_tractogram(
     path: str | os.PathLike[str],
     *,
     max_streamlines: int = 5_000,
+    n_total: int | None = None,
     random_seed: int = 0,
 ) -> Path:
     """Draw a random part of a tractogram from above, from behind and from the right.
@@ -47,6 +48,8 @@ def plot_tractogram(
         SVG to write.
     max_streamlines
         Of more than these a random part is drawn.
+    n_total
+        Streamlines that those given are a part of; as many as are given if left out.
     random_seed
         Seed of that choice.
 
@@ -61,7 +64,9 @@ def plot_tractogram(
     colors = direction_colors(segments[:, 1] - segments[:, 0])
     brain_mm = np.argwhere(mask) @ vox2ras[:3, :3].T + vox2ras[:3, 3]
     low, high = _field_of_view(brain_mm, segments)
-    figure, axes_of = _layout(high - low, f"{len(chosen):,} of {n_streamlines:,} streamlines")
+    figure, axes_of = _layout(
+        high - low, f"{len(chosen):,} of {n_total or n_streamlines:,} streamlines"
+    )
     for plane, axes in axes_of.items():
         _, across, up = PLANES[plane]
         axes.set_xlim(low[across], high[across])
@@ -82,16 +87,18 @@ def _segments(
     offsets: Int[np.ndarray, " streamline_plus_1"],
     chosen: Int[np.ndarray, " n"],
 ) -> Float[np.ndarray, "segment 2 3"]:
-    """Cut streamlines into segments of about ``_SEGMENT_MM``, their last vertices included."""
+    """Cut streamlines into segments of at most ``_SEGMENT_MM``, whatever their vertices."""
     parts = []
     for first, last in zip(offsets[chosen], offsets[chosen + 1], strict=True):
         line = points_mm[first:last]
         if len(line) < 2:
             continue
-        step_mm = float(np.linalg.norm(line[1] - line[0]))
-        stride = max(1, round(_SEGMENT_MM / step_mm)) if step_mm > 0 else 1
-        kept = np.unique(np.append(np.arange(0, len(line), stride), len(line) - 1))
-        parts.append(np.stack([line[kept[:-1]], line[kept[1:]]], axis=1))
+        steps_mm = np.linalg.norm(np.diff(line, axis=0), axis=1)
+        travelled_mm = np.concatenate([[0.0], np.cumsum(steps_mm)])
+        n = max(1, int(np.ceil(travelled_mm[-1] / _SEGMENT_MM)))
+        places_mm = np.linspace(0.0, travelled_mm[-1], n + 1)
+        even = np.stack([np.interp(places_mm, travelled_mm, axis) for axis in line.T], axis=1)
+        parts.append(np.stack([even[:-1], even[1:]], axis=1))
     return np.concatenate(parts) if parts else np.zeros((0, 2, 3))
 
 

@@ -7,7 +7,7 @@ import pytest
 from difftract_bids.bids.layout import open_derivatives
 from difftract_bids.bids.outputs import OUTPUTS, missing_outputs, output_path, promised_outputs
 from difftract_bids.bids.runs import DWIRun
-from difftract_bids.config import Config, OutputConfig
+from difftract_bids.config import Config, OutputConfig, TrackingConfig
 
 
 def dwi_run(t1w=None, **entities):
@@ -28,9 +28,24 @@ def test_no_two_outputs_of_a_run_share_a_name():
     assert sum("atlas-A_" in name for name in names) == sum("atlas-B_" in name for name in names)
 
 
-def test_the_tractogram_has_the_extension_of_the_format_asked_for():
-    config = Config(output=OutputConfig(tractogram_format="tck"))
-    assert output_path(dwi_run(), "tractogram", config).endswith("_tractogram.tck")
+@pytest.mark.parametrize("form", ["trx", "tck", "trk"])
+def test_the_tractogram_has_the_extension_of_the_format_asked_for(form):
+    config = Config(output=OutputConfig(tractogram_format=form))
+    assert output_path(dwi_run(), "tractogram", config).endswith(f"_tractogram.{form}")
+
+
+def test_the_tractogram_is_named_after_its_algorithm():
+    config = Config(tracking=TrackingConfig(algorithm="tensor_det"))
+    path = output_path(dwi_run(), "tractogram", config)
+    assert path.endswith("_model-tensordet_tractogram.trx")
+
+
+def test_without_a_tractogram_all_the_rest_is_promised():
+    config = Config(output=OutputConfig(tractogram=False))
+    names = set(promised_outputs(dwi_run(), ["A"], config))
+    missing = set(promised_outputs(dwi_run(), ["A"], Config())) - names
+    stem = "sub-01/dwi/sub-01_model-sdstream_tractogram"
+    assert missing == {f"{stem}.trx", f"{stem}.json"}
 
 
 def test_without_a_t1w_nothing_in_its_space_is_promised():

@@ -234,7 +234,7 @@ def test_what_is_out_of_the_ordinary_becomes_a_warning_with_a_remedy(tmp_path, c
 def test_the_settings_of_the_run_are_on_the_page(tmp_path):
     about = About("1", "difftract-bids in out participant", "uuid", Config())
     text = write_about_html(about, tmp_path / "about.html").read_text()
-    assert "n_seeds = 50000" in text
+    assert "tractogram_tolerance_mm = 0.1" in text
     assert "difftract-bids in out participant" in text
 
 

@@ -1,0 +1,105 @@
+"""Files that settings name, for each run: ``{subject}`` and ``{session}`` filled in, checked."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from difftract_bids.bids.runs import DWIRun
+from difftract_bids.config import Config, RegionsConfig, SeedingConfig
+from difftract_bids.errors import DifftractError, InputError
+from difftract_bids.validation import parse_numbers
+
+#: Settings of seeding that are paths, and the word of the command line for each.
+_SEED_FILES = ("seed_image", "seed_rejection", "seed_coordinates")
+_REGIONS = ("include", "exclude", "mask")
+
+
+def seeding_of(config: SeedingConfig, run: DWIRun) -> SeedingConfig:
+    """Make the paths of a run's own seeding absolute, and fill in its labels.
+
+    Raises
+    ------
+    InputError
+        If a path asks for the session of a run without one.
+    """
+    given = {name: getattr(config, name) for name in _SEED_FILES}
+    changes: dict[str, Any] = {
+        name: _own(path, name, run) for name, path in given.items() if path is not None
+    }
+    return replace(config, **changes)
+
+
+def regions_of(config: RegionsConfig, run: DWIRun) -> RegionsConfig:
+    """Make the paths of a run's own regions absolute, and fill in its labels.
+
+    Raises
+    ------
+    InputError
+        If a path asks for the session of a run without one.
+    """
+    changes: dict[str, Any] = {
+        name: tuple(
+            entry if parse_numbers(entry, 4) else _own(entry, name, run)
+            for entry in getattr(config, name)
+        )
+        for name in _REGIONS
+    }
+    return replace(config, **changes)
+
+
+def check_given_files(config: Config, run: DWIRun) -> None:
+    """Check every file that the settings name: there, of the right kind, not empty.
+
+    Raises
+    ------
+    InputError
+        What is wrong, with which file, of which setting.
+    """
+    seeding, regions = seeding_of(config.seeding, run), regions_of(config.regions, run)
+    for name in _SEED_FILES:
+        path = getattr(seeding, name)
+        if path is not None:
+            _check(path, name)
+    for name in _REGIONS:
+        for entry in getattr(regions, name):
+            if parse_numbers(entry, 4) is None:
+                _check(entry, name)
+
+
+@lru_cache(maxsize=1024)  # most often all runs share a file
+def _check(path: str, name: str) -> None:
+    option = f"--{name.replace('_', '-')}"
+    if not Path(path).is_file():
+        hint = ", or a sphere as x,y,z,radius in millimetres" if name in _REGIONS else ""
+        raise InputError(
+            f"There is no such file ({option}).",
+            where=path,
+            remedy=f"Give the path of a file{hint}; {{subject}} and {{session}} in it are "
+            "replaced by a run's labels.",
+        )
+    from difftract_bids.io import places
+
+    load = {
+        "seed_coordinates": places.read_coordinates,
+        "seed_rejection": places.load_weights,
+    }.get(name, places.load_mask)
+    try:
+        load(path)
+    except DifftractError as error:
+        raise type(error)(
+            f"{error.what} ({option})", where=error.where, remedy=error.remedy
+        ) from error
+
+
+def _own(path: str, name: str, run: DWIRun) -> str:
+    if "{session}" in path and run.session is None:
+        raise InputError(
+            f"The path {path} asks for a session, and {run.stem} has none.",
+            where=f"--{name.replace('_', '-')}",
+            remedy="Leave {session} out, or name participants that have sessions.",
+        )
+    filled = path.replace("{subject}", run.participant).replace("{session}", run.session or "")
+    return str(Path(filled).expanduser().absolute())
