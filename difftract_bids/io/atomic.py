@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
+
+from difftract_bids.io.aside import AsideFile
 
 
 def write_text_atomic(path: Path, text: str) -> None:
@@ -17,20 +17,9 @@ def write_text_atomic(path: Path, text: str) -> None:
     text
         Content, written as UTF-8.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, aside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    aside = AsideFile(path)
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(text)
-        # mkstemp makes private files; derivatives are for the lab.
-        Path(aside).chmod(0o666 & ~_umask())
-        Path(aside).replace(path)
-    except BaseException:
-        Path(aside).unlink(missing_ok=True)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+        aside.stream.write(text.encode("utf-8"))
+        aside.commit()
+    finally:
+        aside.discard()
