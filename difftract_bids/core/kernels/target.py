@@ -81,6 +81,8 @@ def source_digest() -> str:
     """
     core = Path(__file__).parents[1]
     sources = [*sorted(Path(__file__).parent.glob("*.py"))]
-    sources += [core / name for name in ("peaks.py", "regions.py", "streamlines.py")]
+    sources += [
+        core / name for name in ("peaks.py", "regions.py", "streamlines.py", "tensor_form.py")
+    ]
     content = b"".join(source.read_bytes() for source in sources)
     return hashlib.sha256(content).hexdigest()
