@@ -158,9 +158,12 @@ def device_sources(dtype: torch.dtype) -> Kernels:  # noqa: C901 - four kernels 
     def workspace():
         cell = cuda.local.array(3, numba.int64)
         cell[0] = -1
+        cotangent = cuda.local.array(_MAX_WIDTH, real)
+        for e in range(_MAX_WIDTH):
+            cotangent[e] = 0  # what fills a row up is added too, and local memory holds anything
         return Workspace(
             cuda.local.array(_MAX_WIDTH, real),
-            cuda.local.array(_MAX_WIDTH, real),
+            cotangent,
             cuda.local.array(6, real),
             cell,
             cuda.local.array(8, numba.int64),
