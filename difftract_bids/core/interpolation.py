@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int, Int32
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from difftract_bids.core.rules import mean_voxel_size_mm
 from difftract_bids.errors import InputError
 
 #: MRtrix leaves out corners of smaller weight; float64 keeps them, so that it stays continuous.
@@ -59,7 +60,7 @@ class Grid:
     @property
     def voxel_size_mm(self) -> float:
         """Cube root of the voxel volume, millimetres."""
-        return float(torch.linalg.det(self.ras2vox[:3, :3].cpu()).abs()) ** (-1 / 3)
+        return mean_voxel_size_mm(torch.linalg.inv(self.ras2vox.cpu()))
 
     def to_voxel(self, position_mm: Float[Tensor, "3 n"]) -> Float[Tensor, "3 n"]:
         """Convert RAS+ millimetres into voxel coordinates, in float64."""

@@ -6,7 +6,7 @@ import math
 
 from difftract_bids.core.kernels.contraction import matrix_of, power_of
 from difftract_bids.core.kernels.lookup import look_up, pull_back_lookup
-from difftract_bids.core.kernels.peak import find_peak
+from difftract_bids.core.kernels.peak import find_peak, quadratic
 from difftract_bids.core.kernels.step import unit
 from difftract_bids.core.kernels.target import device_function
 
@@ -20,7 +20,7 @@ def amplitudes_along(field, rules, work, points, result):
         if 0 < k < points.shape[0] - 1:
             inside, x, y, z = _peak_at(field, rules, work, points, k)
             if inside:
-                result[k] = _amplitude(field, work, x, y, z)
+                result[k] = quadratic(matrix_of(work.tensor, x, y, z, field.order), x, y, z)
 
 
 @device_function
@@ -57,10 +57,3 @@ def _peak_at(field, rules, work, points, k):
     if found:
         return True, px, py, pz
     return True, x, y, z
-
-
-@device_function
-def _amplitude(field, work, x, y, z):
-    xx, xy, xz, yy, yz, zz = matrix_of(work.tensor, x, y, z, field.order)
-    px, py, pz = xx * x + xy * y + xz * z, xy * x + yy * y + yz * z, xz * x + yz * y + zz * z
-    return x * px + y * py + z * pz

@@ -35,6 +35,9 @@ _PORTION = 128
 #: Vertices that a thread writes before they are copied out: as many as stay in the cache.
 _BLOCK_VERTICES = 1 << 15
 
+#: A portion: the number of its first seed, and of the first beyond it.
+Span = tuple[int, int]
+
 
 class CpuBackend:
     """See `difftract_bids.core.kernels.job.Backend`."""
@@ -47,23 +50,22 @@ class CpuBackend:
         rules = job.kernel_rules(table.dtype)
         seeds, directions = _array(seeds_mm), _array(starts)
         fates = np.zeros((n, 5), dtype=np.int64)
-        n_portions = -(-n // _PORTION)
-        portions: list[list[np.ndarray]] = [[] for _ in range(n_portions)]
+        portions: list[list[np.ndarray]] = [[] for _ in range(_n_portions(n))]
         size = max(_BLOCK_VERTICES, 2 * (rules.max_vertices + 1))
         kernel = _kernels().trace
 
-        def work_on(numbers: Iterable[int]) -> None:
+        def work_on(spans: Iterable[Span]) -> None:
             work = workspace(field)
             block = np.empty((size, 3), dtype=field.table.dtype)
-            for number in numbers:
-                at, end = number * _PORTION, min((number + 1) * _PORTION, n)
+            for first, end in spans:
+                at = first
                 while at < end:
                     at, used = kernel(
                         field, regions, rules, work, seeds, directions, at, end, block, fates
                     )
-                    portions[number].append(block[:used].copy())
+                    portions[first // _PORTION].append(block[:used].copy())
 
-        _share(work_on, _first_come(n_portions))
+        _share(work_on, _first_come(n))
         blocks = [block for portion in portions for block in portion]
         points = np.concatenate(blocks) if blocks else np.empty((0, 3), field.table.dtype)
         return torch.from_numpy(points), torch.from_numpy(fates)
@@ -86,14 +88,13 @@ class CpuBackend:
         bounded: list[int] = []
         kernel = _kernels().pull_back
 
-        def work_on(numbers: Iterable[int]) -> None:
+        def work_on(spans: Iterable[Span]) -> None:
             work, to_table = workspace(field), np.zeros_like(field.table)
             tables.append(to_table)
-            for number in numbers:
-                at, end = number * _PORTION, min((number + 1) * _PORTION, n)
+            for at, end in spans:
                 bounded.append(kernel(field, rules, work, *given, at, end, to_table, to_seeds))
 
-        _share(work_on, _in_turn(-(-n // _PORTION)))
+        _share(work_on, _in_turn(n))
         result, total = torch.from_numpy(to_seeds), torch.from_numpy(_sum(tables))
         return PulledBack(total, result[:, :3], result[:, 3], sum(bounded))
 
@@ -104,13 +105,12 @@ class CpuBackend:
         result = np.empty(len(points), dtype=field.table.dtype)
         kernel = _kernels().amplitudes
 
-        def work_on(numbers: Iterable[int]) -> None:
+        def work_on(spans: Iterable[Span]) -> None:
             work = workspace(field)
-            for number in numbers:
-                at, end = number * _PORTION, min((number + 1) * _PORTION, n)
+            for at, end in spans:
                 kernel(field, rules, work, *given, at, end, result)
 
-        _share(work_on, _first_come(-(-n // _PORTION)))
+        _share(work_on, _first_come(n))
         return torch.from_numpy(result)
 
     def pull_back_amplitudes(
@@ -123,14 +123,13 @@ class CpuBackend:
         tables: list[np.ndarray] = []
         kernel = _kernels().pull_back_amplitudes
 
-        def work_on(numbers: Iterable[int]) -> None:
+        def work_on(spans: Iterable[Span]) -> None:
             work, to_table = workspace(field), np.zeros_like(field.table)
             tables.append(to_table)
-            for number in numbers:
-                at, end = number * _PORTION, min((number + 1) * _PORTION, n)
+            for at, end in spans:
                 kernel(field, rules, work, *given, at, end, to_points, to_table)
 
-        _share(work_on, _in_turn(-(-n // _PORTION)))
+        _share(work_on, _in_turn(n))
         return torch.from_numpy(_sum(tables)), torch.from_numpy(to_points)
 
 
@@ -162,35 +161,40 @@ def workspace(field: FieldArrays) -> Workspace:
     )
 
 
-def _share(work_on: Callable[[Iterable[int]], None], portions: list[Iterable[int]]) -> None:
+def _share(work_on: Callable[[Iterable[Span]], None], shares: list[Iterable[Span]]) -> None:
     """Run one thread for each share of the portions; a single one is this thread."""
-    if len(portions) == 1:
-        work_on(portions[0])
+    if len(shares) == 1:
+        work_on(shares[0])
         return
-    with ThreadPoolExecutor(len(portions)) as pool:
-        for done in [pool.submit(work_on, share) for share in portions]:
+    with ThreadPoolExecutor(len(shares)) as pool:
+        for done in [pool.submit(work_on, share) for share in shares]:
             done.result()
 
 
-def _first_come(n_portions: int) -> list[Iterable[int]]:
+def _first_come(n: int) -> list[Iterable[Span]]:
     """Let each thread take the next portion when it is ready."""
-    numbers = count()
+    starts = count(0, _PORTION)
 
-    def portions() -> Iterator[int]:
-        while (number := next(numbers)) < n_portions:
-            yield number
+    def spans() -> Iterator[Span]:
+        while (at := next(starts)) < n:
+            yield at, min(at + _PORTION, n)
 
-    return [portions() for _ in range(_n_threads(n_portions))]
+    return [spans() for _ in range(_n_threads(n))]
 
 
-def _in_turn(n_portions: int) -> list[Iterable[int]]:
+def _in_turn(n: int) -> list[Iterable[Span]]:
     """Fix who takes which portion, so that sums are always made in the same order."""
-    n_threads = _n_threads(n_portions)
-    return [range(thread, n_portions, n_threads) for thread in range(n_threads)]
+    spans = [(at, min(at + _PORTION, n)) for at in range(0, n, _PORTION)]
+    n_threads = _n_threads(n)
+    return [spans[thread::n_threads] for thread in range(n_threads)]
 
 
-def _n_threads(n_portions: int) -> int:
-    return max(1, min(torch.get_num_threads(), n_portions))
+def _n_portions(n: int) -> int:
+    return -(-n // _PORTION)
+
+
+def _n_threads(n: int) -> int:
+    return max(1, min(torch.get_num_threads(), _n_portions(n)))
 
 
 class _Kernels(NamedTuple):

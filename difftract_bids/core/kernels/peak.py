@@ -125,7 +125,8 @@ def _over_root(tensor, square):
 
 
 @device_function
-def _quadratic(matrix, x, y, z):
+def quadratic(matrix, x, y, z):
+    """Apply a symmetric matrix (xx, xy, xz, yy, yz, zz) to a vector twice."""
     xx, xy, xz, yy, yz, zz = matrix
     off = x * (xy * y + xz * z) + yz * y * z
     return xx * x * x + yy * y * y + zz * z * z + (off + off)
@@ -187,7 +188,7 @@ def inverse_curvature(tensor, lmax, amplitude, matrix, direction, vector):
     factor, shift = lmax * (lmax - one), lmax * amplitude
     huu = factor * (ux * mx + uy * my + uz * mz) - shift
     huv = factor * (vx * mx + vy * my + vz * mz)
-    hvv = factor * _quadratic(matrix, vx, vy, vz) - shift
+    hvv = factor * quadratic(matrix, vx, vy, vz) - shift
     mean, half = (huu + hvv) * real(0.5), (huu - hvv) * real(0.5)
     radius = math.sqrt(half * half + huv * huv)
     bound = max(real(SMALLEST_CURVATURE) * abs(amplitude), real(1e-18))

@@ -6,7 +6,7 @@ import math
 
 from difftract_bids.core.kernels.contraction import matrix_of, slope_of
 from difftract_bids.core.kernels.lookup import look_up, pull_back_lookup
-from difftract_bids.core.kernels.peak import find_peak, inverse_curvature
+from difftract_bids.core.kernels.peak import find_peak, inverse_curvature, quadratic
 from difftract_bids.core.kernels.target import device_function
 from difftract_bids.core.streamlines import StopReason
 
@@ -88,16 +88,21 @@ def _stages(field, rules, work, x, y, z, dx, dy, dz):
 @device_function
 def _slope(rules, work, stages):
     """Combine the peaks of a step into what is gone along."""
-    real = work.tensor.dtype.type
-    ax, ay, az, bx, by, bz, cx, cy, cz, ex, ey, ez = stages
     if rules.integrator == MIDPOINT:
-        return bx, by, bz
-    two = real(2.0)
-    sx, sy, sz = ax + two * (bx + cx) + ex, ay + two * (by + cy) + ey, az + two * (bz + cz) + ez
+        return stages[3], stages[4], stages[5]
+    sx, sy, sz = _weighted_sum(work, stages)
     if rules.integrator == RK4:
         return unit(work, sx, sy, sz)
-    sixth = real(1.0 / 6.0)
+    sixth = work.tensor.dtype.type(1.0 / 6.0)
     return sx * sixth, sy * sixth, sz * sixth
+
+
+@device_function
+def _weighted_sum(work, stages):
+    """Sum four peaks, those in the middle twice."""
+    two = work.tensor.dtype.type(2.0)
+    ax, ay, az, bx, by, bz, cx, cy, cz, ex, ey, ez = stages
+    return ax + two * (bx + cx) + ex, ay + two * (by + cy) + ey, az + two * (bz + cz) + ez
 
 
 @device_function
@@ -123,12 +128,7 @@ def _pull_back_heading(field, work, peak, cotangent, to_table):
     lmax = real(len(field.order))
     x, y, z = peak
     matrix = matrix_of(tensor, x, y, z, field.order)
-    xx, xy, xz, yy, yz, zz = matrix
-    amplitude = (
-        x * (xx * x + xy * y + xz * z)
-        + y * (xy * x + yy * y + yz * z)
-        + z * (xz * x + yz * y + zz * z)
-    )
+    amplitude = quadratic(matrix, x, y, z)
     ax, ay, az, bounded = inverse_curvature(tensor, lmax, amplitude, matrix, peak, cotangent)
     slope_of(peak, (-ax, -ay, -az), field.order, work.cotangent)
     gx, gy, gz = pull_back_lookup(field, work, to_table)
@@ -177,17 +177,11 @@ def _pull_back_stages(field, rules, work, here, before, cotangent, to_table):
     bounded = 0
     if rules.integrator == MIDPOINT:
         tx, ty, tz = h * lx, h * ly, h * lz
-        sx, sy, sz = real(0.0), real(0.0), real(0.0)
-        rx, ry, rz = sx, sy, sz
+        rx, ry, rz = real(0.0), real(0.0), real(0.0)
     else:
         if rules.integrator == RK4:
             # Through the unit vector of s = k1 + 2 k2 + 2 k3 + k4: (l - (l.u) u) / |s|, for s / 6.
-            two = real(2.0)
-            px, py, pz = (
-                ax + two * (bx + cx) + ex,
-                ay + two * (by + cy) + ey,
-                az + two * (bz + cz) + ez,
-            )
+            px, py, pz = _weighted_sum(work, stages)
             ux, uy, uz = unit(work, px, py, pz)
             along = lx * ux + ly * uy + lz * uz
             over = real(6.0) / math.sqrt(px * px + py * py + pz * pz)
