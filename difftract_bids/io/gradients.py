@@ -18,6 +18,8 @@ _ZERO_LENGTH = 1e-3
 _UNIT_TOLERANCE = 0.05
 #: A tensor, and an fODF of lmax 2, have six unknowns.
 _MIN_DIRECTIONS = 6
+#: Neighbouring b-values further apart than this are different shells.
+SHELL_WIDTH_S_MM2 = 100.0
 #: Below this the angular contrast is too small to be deconvolved, if there is a choice.
 _MIN_BVAL_S_MM2 = 700.0
 
@@ -50,18 +52,30 @@ class GradientTable:
         """Number of diffusion-weighted volumes."""
         return int((~self.b0_mask).sum())
 
-    def shells(self, width_s_mm2: float = 100.0) -> list[tuple[float, int]]:
-        """List (mean b-value, number of volumes) of each shell, b=0 first.
+    def shell_volumes(
+        self, width_s_mm2: float = SHELL_WIDTH_S_MM2
+    ) -> list[tuple[float, Bool[np.ndarray, " volume"]]]:
+        """List (mean b-value, which volumes) of each shell, b=0 first.
 
         Parameters
         ----------
         width_s_mm2
-            Sorted b-values further apart than this belong to different shells.
+            Sorted b-values further apart than this belong to different shells: what scanners
+            write scatters by a few per cent about the b-value that was asked for.
         """
-        shells = [(0.0, int(self.b0_mask.sum()))] if self.b0_mask.any() else []
-        weighted = np.sort(self.bvals_s_mm2[~self.b0_mask])
-        groups = np.split(weighted, np.flatnonzero(np.diff(weighted) > width_s_mm2) + 1)
-        return shells + [(float(group.mean()), len(group)) for group in groups if len(group)]
+        shells = [(0.0, self.b0_mask)] if self.b0_mask.any() else []
+        weighted = np.flatnonzero(~self.b0_mask)
+        order = weighted[np.argsort(self.bvals_s_mm2[weighted], kind="stable")]
+        apart = np.flatnonzero(np.diff(self.bvals_s_mm2[order]) > width_s_mm2) + 1
+        for volumes in np.split(order, apart):
+            if len(volumes):
+                chosen = np.isin(np.arange(len(self.bvals_s_mm2)), volumes)
+                shells.append((float(self.bvals_s_mm2[volumes].mean()), chosen))
+        return shells
+
+    def shells(self, width_s_mm2: float = SHELL_WIDTH_S_MM2) -> list[tuple[float, int]]:
+        """List (mean b-value, number of volumes) of each shell, b=0 first."""
+        return [(bval, int(volumes.sum())) for bval, volumes in self.shell_volumes(width_s_mm2)]
 
 
 def read_gradients(
@@ -132,22 +146,19 @@ def deconvolution_shell(gradients: GradientTable) -> tuple[float, Bool[np.ndarra
     GradientError
         If no shell has six directions.
     """
-    shells = [shell for shell in gradients.shells() if shell[0] > 0]
-    usable = [shell for shell in shells if shell[1] >= _MIN_DIRECTIONS]
+    shells = [shell for shell in gradients.shell_volumes() if shell[0] > 0]
+    usable = [shell for shell in shells if shell[1].sum() >= _MIN_DIRECTIONS]
     if not usable:
-        found = ", ".join(f"b={bval:.0f}: {count}" for bval, count in shells) or "none"
+        found = ", ".join(f"b={bval:.0f}: {volumes.sum()}" for bval, volumes in shells) or "none"
         raise GradientError(
             f"No shell has the {_MIN_DIRECTIONS} directions an fODF needs (directions per "
             f"shell: {found}).",
             remedy="Leave this run out, or merge the parts of the acquisition.",
         )
-    good = [shell for shell in usable if shell[0] >= _MIN_BVAL_S_MM2 and shell[1] >= 15]
-    bval, count = max(good) if good else max(usable, key=lambda shell: (shell[1], shell[0]))
-    weighted = np.flatnonzero(~gradients.b0_mask)
-    nearest = weighted[np.argsort(np.abs(gradients.bvals_s_mm2[weighted] - bval), kind="stable")]
-    volumes = np.zeros(len(gradients.bvals_s_mm2), dtype=bool)
-    volumes[nearest[:count]] = True
-    return bval, volumes
+    good = [shell for shell in usable if shell[0] >= _MIN_BVAL_S_MM2 and shell[1].sum() >= 15]
+    if good:
+        return max(good, key=lambda shell: shell[0])
+    return max(usable, key=lambda shell: (shell[1].sum(), shell[0]))
 
 
 def write_gradients(
