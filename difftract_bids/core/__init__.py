@@ -2,6 +2,7 @@
 
 from difftract_bids.config import TrackingConfig
 from difftract_bids.core.connectome import assign_ends, connectome
+from difftract_bids.core.deconvolution import CSD, MSMTCSD, CSDOptions, csd, msmt_csd
 from difftract_bids.core.field import CallableField, DirectionField, FodfField, TensorField
 from difftract_bids.core.generate import generate
 from difftract_bids.core.propagate import StreamlinePropagator, track, track_field
@@ -21,6 +22,9 @@ from difftract_bids.core.streamlines import GradientReport, SeedStatus, StopReas
 from difftract_bids.core.survival import soft_survival
 
 __all__ = [
+    "CSD",
+    "MSMTCSD",
+    "CSDOptions",
     "CallableField",
     "DirectionField",
     "FodfField",
@@ -43,8 +47,10 @@ __all__ = [
     "WeightedSeeds",
     "assign_ends",
     "connectome",
+    "csd",
     "generate",
     "mean_voxel_size_mm",
+    "msmt_csd",
     "random_seeds",
     "soft_survival",
     "track",

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable
 from functools import cache
-from itertools import count
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +22,7 @@ from difftract_bids.core.kernels.job import Job, PulledBack, field_arrays, regio
 from difftract_bids.core.kernels.layout import FieldArrays, Workspace
 from difftract_bids.core.kernels.streamline import growth_of, pull_back, trace
 from difftract_bids.core.kernels.target import compile_as, host_kernel, source_digest
+from difftract_bids.core.kernels.threads import Span, first_come, in_turn, n_portions, share
 from difftract_bids.core.kernels.vector import lanes_of, matrix_by_vectors
 
 compile_as(matrix_of, matrix_by_vectors, target="cpu", inline="always")
@@ -34,9 +33,6 @@ compile_as(power_of, unrolled_power, target="cpu")
 _PORTION = 128
 #: Vertices that a thread writes before they are copied out: as many as stay in the cache.
 _BLOCK_VERTICES = 1 << 15
-
-#: A portion: the number of its first seed, and of the first beyond it.
-Span = tuple[int, int]
 
 
 class CpuBackend:
@@ -50,7 +46,7 @@ class CpuBackend:
         rules = job.kernel_rules(table.dtype)
         seeds, directions = _array(seeds_mm), _array(starts)
         fates = np.zeros((n, 5), dtype=np.int64)
-        portions: list[list[np.ndarray]] = [[] for _ in range(_n_portions(n))]
+        portions: list[list[np.ndarray]] = [[] for _ in range(n_portions(n, _PORTION))]
         size = max(_BLOCK_VERTICES, 2 * (rules.max_vertices + 1))
         kernel = _kernels().trace
 
@@ -65,7 +61,7 @@ class CpuBackend:
                     )
                     portions[first // _PORTION].append(block[:used].copy())
 
-        _share(work_on, _first_come(n))
+        share(work_on, first_come(n, _PORTION))
         blocks = [block for portion in portions for block in portion]
         points = np.concatenate(blocks) if blocks else np.empty((0, 3), field.table.dtype)
         return torch.from_numpy(points), torch.from_numpy(fates)
@@ -94,7 +90,7 @@ class CpuBackend:
             for at, end in spans:
                 bounded.append(kernel(field, rules, work, *given, at, end, to_table, to_seeds))
 
-        _share(work_on, _in_turn(n))
+        share(work_on, in_turn(n, _PORTION))
         result, total = torch.from_numpy(to_seeds), torch.from_numpy(_sum(tables))
         return PulledBack(total, result[:, :3], result[:, 3], sum(bounded))
 
@@ -110,7 +106,7 @@ class CpuBackend:
             for at, end in spans:
                 kernel(field, rules, work, *given, at, end, result)
 
-        _share(work_on, _first_come(n))
+        share(work_on, first_come(n, _PORTION))
         return torch.from_numpy(result)
 
     def pull_back_amplitudes(
@@ -129,7 +125,7 @@ class CpuBackend:
             for at, end in spans:
                 kernel(field, rules, work, *given, at, end, to_points, to_table)
 
-        _share(work_on, _in_turn(n))
+        share(work_on, in_turn(n, _PORTION))
         return torch.from_numpy(_sum(tables)), torch.from_numpy(to_points)
 
 
@@ -159,42 +155,6 @@ def workspace(field: FieldArrays) -> Workspace:
         cell=np.full(3, -1, np.int64),
         rows=np.zeros(8, np.int64),
     )
-
-
-def _share(work_on: Callable[[Iterable[Span]], None], shares: list[Iterable[Span]]) -> None:
-    """Run one thread for each share of the portions; a single one is this thread."""
-    if len(shares) == 1:
-        work_on(shares[0])
-        return
-    with ThreadPoolExecutor(len(shares)) as pool:
-        for done in [pool.submit(work_on, share) for share in shares]:
-            done.result()
-
-
-def _first_come(n: int) -> list[Iterable[Span]]:
-    """Let each thread take the next portion when it is ready."""
-    starts = count(0, _PORTION)
-
-    def spans() -> Iterator[Span]:
-        while (at := next(starts)) < n:
-            yield at, min(at + _PORTION, n)
-
-    return [spans() for _ in range(_n_threads(n))]
-
-
-def _in_turn(n: int) -> list[Iterable[Span]]:
-    """Fix who takes which portion, so that sums are always made in the same order."""
-    spans = [(at, min(at + _PORTION, n)) for at in range(0, n, _PORTION)]
-    n_threads = _n_threads(n)
-    return [spans[thread::n_threads] for thread in range(n_threads)]
-
-
-def _n_portions(n: int) -> int:
-    return -(-n // _PORTION)
-
-
-def _n_threads(n: int) -> int:
-    return max(1, min(torch.get_num_threads(), _n_portions(n)))
 
 
 class _Kernels(NamedTuple):

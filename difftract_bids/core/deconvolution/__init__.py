@@ -1,0 +1,18 @@
+"""From the signal to the fODF: spherical deconvolution as differentiable layers."""
+
+from difftract_bids.core.deconvolution.csd import CSD, CSDOptions, csd
+from difftract_bids.core.deconvolution.directions import (
+    constraint_directions,
+    directions_from_angles,
+)
+from difftract_bids.core.deconvolution.msmt import MSMTCSD, msmt_csd
+
+__all__ = [
+    "CSD",
+    "MSMTCSD",
+    "CSDOptions",
+    "constraint_directions",
+    "csd",
+    "directions_from_angles",
+    "msmt_csd",
+]
