@@ -22,7 +22,14 @@ def real_data() -> Path:
     return folder
 
 
-def write_dataset(root: Path, participants=("01",), *, sessions=(None,), t1w=False) -> Path:
+#: (b-value, directions) of each shell.
+ONE_SHELL = ((1000, N_DIRECTIONS),)
+TWO_SHELLS = ((1000, 15), (2500, 15))
+
+
+def write_dataset(
+    root: Path, participants=("01",), *, sessions=(None,), t1w=False, shells=ONE_SHELL
+) -> Path:
     """Write a raw dataset of tiny diffusion images with a sound gradient table."""
     root.mkdir(parents=True, exist_ok=True)
     description = {"Name": "tiny", "BIDSVersion": "1.10.0", "License": "CC0"}
@@ -31,19 +38,20 @@ def write_dataset(root: Path, participants=("01",), *, sessions=(None,), t1w=Fal
         for session in sessions:
             folder = root / f"sub-{participant}" / (f"ses-{session}" if session else "")
             stem = f"sub-{participant}" + (f"_ses-{session}" if session else "")
-            write_run(folder / "dwi", stem)
+            write_run(folder / "dwi", stem, shells)
             if t1w:
                 (folder / "anat").mkdir()
                 nib.save(image((6, 6, 6)), folder / "anat" / f"{stem}_T1w.nii.gz")
     return root
 
 
-def write_run(folder: Path, stem: str) -> None:
+def write_run(folder: Path, stem: str, shells=ONE_SHELL) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    nib.save(image((5, 6, 7, N_DIRECTIONS + 1)), folder / f"{stem}_dwi.nii.gz")
-    vectors = np.random.default_rng(0).normal(size=(3, N_DIRECTIONS))
+    bvals = [0] + [bval for bval, n in shells for _ in range(n)]
+    nib.save(image((5, 6, 7, len(bvals))), folder / f"{stem}_dwi.nii.gz")
+    vectors = np.random.default_rng(0).normal(size=(3, len(bvals) - 1))
     vectors /= np.linalg.norm(vectors, axis=0)
-    np.savetxt(folder / f"{stem}_dwi.bval", [[0] + [1000] * N_DIRECTIONS], fmt="%d")
+    np.savetxt(folder / f"{stem}_dwi.bval", [bvals], fmt="%d")
     np.savetxt(folder / f"{stem}_dwi.bvec", np.hstack([np.zeros((3, 1)), vectors]))
     (folder / f"{stem}_dwi.json").write_text('{"EchoTime": 0.09}')
 

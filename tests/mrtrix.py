@@ -88,6 +88,12 @@ def tckgen(fod: Path, folder: Path, *options: object, integrator: Integrator = "
     return Tckgen(lines, seed_vertex)
 
 
+def convert_series(raw: Path, dwi: Path) -> None:
+    """Write a raw series, given without its extensions, and its gradients into one file."""
+    table = ("-fslgrad", f"{raw}.bvec", f"{raw}.bval")
+    run_mrtrix("mrconvert", f"{raw}.nii.gz", dwi, *table, "-quiet", "-force")
+
+
 def fodf_by_mrtrix(raw: Path, folder: Path, *response_options: object) -> tuple[Path, Path]:
     """Make the fODF and the mask of a raw acquisition with MRtrix alone.
 
@@ -104,10 +110,8 @@ def fodf_by_mrtrix(raw: Path, folder: Path, *response_options: object) -> tuple[
     if fod.exists():
         return fod, mask
     folder.mkdir(parents=True, exist_ok=True)
+    convert_series(raw, dwi)
     quiet = ("-quiet", "-force", "-nthreads", 2)
-    run_mrtrix(
-        *("mrconvert", f"{raw}.nii.gz", dwi, "-fslgrad", f"{raw}.bvec", f"{raw}.bval", *quiet)
-    )
     run_mrtrix("dwi2mask", dwi, mask, *quiet)
     response, aside = folder / "response.txt", folder / "aside.nii.gz"
     tournier = ("dwi2response", "tournier", dwi, response, "-mask", mask, "-scratch", folder)
@@ -128,10 +132,17 @@ def phantom_scene(name: str, folder: Path) -> Scene:
     return Scene(fodf, affine, mask, fod_file, mask_file)
 
 
+#: What was made already in this session: MRtrix takes a minute for one.
+_SCENES: dict[tuple[object, ...], tuple[Path, Path]] = {}
+
+
 def human_scene(dataset: str, folder: Path, *response_options: object) -> Scene:
     """A real subject, its fODF made by MRtrix; skips the test where there are no real data."""
     raw = real_data() / dataset / "sub-01" / "dwi" / "sub-01_dwi"
-    fod_file, mask_file = fodf_by_mrtrix(raw, folder, *response_options)
+    key = (dataset, *response_options)
+    if key not in _SCENES:
+        _SCENES[key] = fodf_by_mrtrix(raw, folder, *response_options)
+    fod_file, mask_file = _SCENES[key]
     fodf, affine = read_fodf(fod_file)
     mask = torch.from_numpy(np.asarray(nib.load(mask_file).dataobj) > 0)
     return Scene(fodf, affine, mask, fod_file, mask_file)

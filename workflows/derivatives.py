@@ -6,6 +6,13 @@ from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
+from difftract_bids.bids.fodf_sidecars import (
+    estimation_metadata,
+    map_metadata,
+    model_metadata,
+    response_metadata,
+)
+from difftract_bids.bids.given_fodf import fodf_of
 from difftract_bids.bids.outputs import (
     OUTPUTS,
     figure_entities,
@@ -17,6 +24,8 @@ from difftract_bids.bids.plan import Plan
 from difftract_bids.bids.runs import DWIRun
 from difftract_bids.bids.sidecars import tensor_metadata
 from difftract_bids.bids.uris import derivative_uri, raw_uri
+from difftract_bids.interfaces.fodf import TISSUE_FIELDS
+from difftract_bids.interfaces.fodf_maps import ConvertFODF
 from difftract_bids.interfaces.outputs import DerivativesSink
 
 
@@ -34,11 +43,13 @@ def init_run_derivatives_wf(
 
     Inputs
     ------
-    preproc_dwi, preproc_bval, preproc_bvec, mask, dwiref, fa, md, fodf, tractogram
-        Files, by the names of :data:`difftract_bids.bids.outputs.OUTPUTS`.
+    preproc_dwi, preproc_bval, preproc_bvec, mask, dwiref, fa, md, colour_fa, fodf, fodf_gm,
+    fodf_csf, response_wm, response_gm, response_csf, afdtotal, nufo, peak, tractogram
+        Files, by the names of :data:`difftract_bids.bids.outputs.OUTPUTS`, as far as the run has
+        them. fODFs are in MRtrix's basis; they are saved in the one asked for.
     t1w_dwi, t1w_to_dwi, dwi_to_t1w
         The same, for runs with a T1w.
-    fodf_metadata, tractogram_metadata
+    fodf_metadata, fodf_gm_metadata, fodf_csf_metadata, tractogram_metadata
         Content of sidecars that is known only at run time.
     """
     config = plan.config
@@ -55,10 +66,11 @@ def init_run_derivatives_wf(
         "dwiref": {"Sources": [preprocessed], "Description": "Mean b=0 image"},
         "fa": {"Sources": [preprocessed], **tensor_metadata("fa")},
         "md": {"Sources": [preprocessed], **tensor_metadata("md")},
-        "fodf": {"Sources": [preprocessed]},
+        "colour_fa": {"Sources": [preprocessed], **tensor_metadata("colour_fa")},
+        **_fodf_sidecars(plan, run, preprocessed, fodf),
     }
     followed = preprocessed if config.tracking.algorithm == "tensor_det" else fodf
-    if is_wanted("tractogram", config):
+    if is_wanted("tractogram", run, config):
         sidecars["tractogram"] = {"Sources": [followed]}
     if run.t1w is not None:
         dwiref = derivative_uri(output_path(run, "dwiref", config))
@@ -68,8 +80,33 @@ def init_run_derivatives_wf(
             "t1w_to_dwi": {"Sources": both, "Type": "rigid"},
             "dwi_to_t1w": {"Sources": both, "Type": "rigid"},
         }
-    at_run_time = ["fodf_metadata", "tractogram_metadata"]
+    images = [key for key in TISSUE_FIELDS.values() if key in sidecars]
+    at_run_time = [*(f"{key}_metadata" for key in images), "tractogram_metadata"]
     return _saving_wf(plan, run, sidecars, at_run_time, name=name)
+
+
+def _fodf_sidecars(plan, run, preprocessed, fodf):
+    """Say of fODFs, their maps and responses what is known before they are made."""
+    config, model = plan.config, run.fodf_model
+    said = model_metadata(model.name, model.reason)
+    sources = {"Sources": [preprocessed]} if model.is_fitted else {}
+    sidecars = {key: {**sources} for key in TISSUE_FIELDS.values()}
+    sidecars |= {
+        key: {"Sources": [fodf], **said, **map_metadata(key)}
+        for key in ("afdtotal", "nufo", "peak")
+    }
+    if model.is_fitted:
+        given = fodf_of(config.fodf, run).response
+        responses = estimation_metadata(config.fodf.algorithm_of(model.name), given)
+        for tissue, key in TISSUE_FIELDS.items():
+            sidecars[key] |= responses
+            sidecars[f"response_{tissue.lower()}"] = {
+                **sources,
+                **said,
+                **response_metadata(tissue),
+                **responses,
+            }
+    return {key: sidecar for key, sidecar in sidecars.items() if is_wanted(key, run, config)}
 
 
 def init_atlas_derivatives_wf(
@@ -95,7 +132,7 @@ def init_atlas_derivatives_wf(
     """
     # Without a saved tractogram, what it was tracked in.
     tracked_in = "preproc_dwi" if plan.config.tracking.algorithm == "tensor_det" else "fodf"
-    source = "tractogram" if is_wanted("tractogram", plan.config) else tracked_in
+    source = "tractogram" if is_wanted("tractogram", run, plan.config) else tracked_in
     tractogram = derivative_uri(output_path(run, source, plan.config))
     dseg = derivative_uri(output_path(run, "dseg", plan.config, atlas))
     dwiref = derivative_uri(output_path(run, "dwiref", plan.config))
@@ -119,14 +156,26 @@ def _saving_wf(plan, run, sidecars, at_run_time, *, name, atlas=None):
     workflow = LiterateWorkflow(name=name)
     inputs = pe.Node(niu.IdentityInterface([*sidecars, *at_run_time]), name="inputnode")
     for key, sidecar in sidecars.items():
-        entities = output_entities(key, plan.config) | ({"atlas": atlas} if atlas else {})
+        entities = output_entities(key, run, plan.config) | ({"atlas": atlas} if atlas else {})
         content = sidecar if OUTPUTS[key].sidecar else {}
         sink = _sink(plan, run, f"ds_{key}", entities, content)
         fields = [(key, "in_file")]
         if f"{key}_metadata" in at_run_time:
             fields.append((f"{key}_metadata", "meta_dict"))
-        workflow.connect([(inputs, sink, fields)])
+        if key in TISSUE_FIELDS.values() and plan.config.output.sh_basis != "mrtrix3":
+            _convert(workflow, inputs, sink, key, plan.config.output.sh_basis)
+        else:
+            workflow.connect([(inputs, sink, fields)])
     return workflow
+
+
+def _convert(workflow, inputs, sink, key, basis):
+    """Put the conversion to another basis before a sink."""
+    convert = pe.Node(ConvertFODF(basis=basis), name=f"convert_{key}", mem_gb=1.0)
+    workflow.connect([
+        (inputs, convert, [(key, "in_file"), (f"{key}_metadata", "in_metadata")]),
+        (convert, sink, [("out_file", "in_file"), ("out_metadata", "meta_dict")]),
+    ])  # fmt: skip
 
 
 def _sink(plan, run, name, entities, sidecar):

@@ -10,9 +10,12 @@ from niworkflows.engine.workflows import LiterateWorkflow
 
 from difftract_bids.bids.atlases import parcellation_of
 from difftract_bids.bids.given_files import regions_of, seeding_of
-from difftract_bids.bids.outputs import is_wanted
+from difftract_bids.bids.given_fodf import fodf_of
+from difftract_bids.bids.outputs import OUTPUTS, is_wanted
 from difftract_bids.bids.plan import Plan
 from difftract_bids.bids.runs import DWIRun, image_size_gb
+from difftract_bids.config import Config
+from difftract_bids.interfaces.fodf import TISSUE_FIELDS
 from difftract_bids.workflows.anatomical import (
     init_align_t1w_wf,
     init_pseudo_t1w_wf,
@@ -20,7 +23,7 @@ from difftract_bids.workflows.anatomical import (
 )
 from difftract_bids.workflows.atlas import init_atlas_wf
 from difftract_bids.workflows.derivatives import init_run_derivatives_wf
-from difftract_bids.workflows.fodf import init_fodf_wf
+from difftract_bids.workflows.fodf import fodf_methods, init_fodf_wf
 from difftract_bids.workflows.preprocessing import init_preprocessing_wf
 from difftract_bids.workflows.reporting import init_run_report_wf
 from difftract_bids.workflows.tracking import init_tracking_wf, tracking_methods
@@ -64,7 +67,13 @@ def init_run_wf(plan: Plan, run: DWIRun, *, omp_nthreads: int = 1) -> LiterateWo
     preprocessing = init_preprocessing_wf(config.preprocessing, **size)
     files = {"dwi": str(run.dwi), "bval": str(run.bval), "bvec": str(run.bvec)}
     preprocessing.inputs.inputnode.trait_set(**files)
-    fodf = init_fodf_wf(config.fodf, b0_threshold_s_mm2=threshold, **size)
+    fodf = init_fodf_wf(
+        fodf_of(config.fodf, run),
+        model_reason=run.fodf_model.reason,
+        b0_threshold_s_mm2=threshold,
+        **size,
+    )
+    fodf.__desc__ = fodf_methods(config.fodf, run.fodf_model.name)
     tracking = init_tracking_wf(
         config.tracking,
         seeding_of(config.seeding, run),
@@ -81,18 +90,38 @@ def init_run_wf(plan: Plan, run: DWIRun, *, omp_nthreads: int = 1) -> LiterateWo
         (preprocessing, tracking, _same("dwi", "bval", "bvec", "mask")),
         (fodf, tracking, _same("fodf")),
         (preprocessing, report, _same("dwi", "bval", "bvec", "mask", "dwiref")),
-        (fodf, report, _same("fa", "v1", "fodf")),
+        (fodf, report, _same(*_reported(run, config))),
         (tracking, report, _same("preview", "summary", metadata="tractogram_metadata")),
         (preprocessing, save, _same(
             "mask", "dwiref", dwi="preproc_dwi", bval="preproc_bval", bvec="preproc_bvec")),
-        (fodf, save, _same("fa", "md", "fodf", "fodf_metadata")),
+        (fodf, save, _same(*_saved(run, config))),
     ])  # fmt: skip
-    if is_wanted("tractogram", config):
+    if is_wanted("tractogram", run, config):
         saved = _same("tractogram", metadata="tractogram_metadata")
         workflow.connect([(tracking, save, saved)])
     anatomy = _anatomy(workflow, run, omp_nthreads)
     _connect_atlases(workflow, plan, run, anatomy, omp_nthreads)
     return workflow
+
+
+def _saved(run: DWIRun, config: Config) -> list[str]:
+    """Name what the fODF stage gives to be saved."""
+    images = [key for key in TISSUE_FIELDS.values() if is_wanted(key, run, config)]
+    others = ["fa", "md", "colour_fa", "afdtotal", "nufo", "peak"]
+    others += [key for key in OUTPUTS if key.startswith("response_")]
+    sidecars = [f"{key}_metadata" for key in images]
+    return [*images, *sidecars, *(key for key in others if is_wanted(key, run, config))]
+
+
+def _reported(run: DWIRun, config: Config) -> list[str]:
+    """Name what the fODF stage gives to be shown."""
+    shown = ["fa", "v1", "fodf", "fodf_metadata"]
+    if run.fodf_model.is_multi_tissue:
+        shown += [TISSUE_FIELDS[tissue] for tissue in run.fodf_model.tissues[1:]]
+        shown += ["field"] if config.fodf.normalise_tissues else []
+    if run.fodf_model.is_fitted:
+        shown += [f"response_{tissue.lower()}" for tissue in run.fodf_model.tissues]
+    return shown
 
 
 def _anatomy(workflow: LiterateWorkflow, run: DWIRun, omp_nthreads: int) -> LiterateWorkflow:

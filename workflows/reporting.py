@@ -10,10 +10,14 @@ from difftract_bids.bids.plan import Plan
 from difftract_bids.bids.runs import DWIRun
 from difftract_bids.config import TrackingConfig
 from difftract_bids.interfaces import reportlets
+from difftract_bids.interfaces.fodf import TISSUE_FIELDS
+from difftract_bids.interfaces.fodf_reportlets import PlotResponse, PlotTissues
 from difftract_bids.workflows.derivatives import init_report_sink
 
 _FIELDS = [
-    "dwi", "bval", "bvec", "mask", "dwiref", "t1w_dwi", "fa", "v1", "fodf",
+    "dwi", "bval", "bvec", "mask", "dwiref", "t1w_dwi", "fa", "v1",
+    "fodf", "fodf_gm", "fodf_csf", "fodf_metadata", "field",
+    "response_wm", "response_gm", "response_csf",
     "preview", "summary", "tractogram_metadata", "counts", "notes",
 ]  # fmt: skip
 
@@ -34,8 +38,12 @@ def init_run_report_wf(plan: Plan, run: DWIRun, *, name: str = "report_wf") -> L
         The preprocessed run.
     t1w_dwi
         T1w in its space; needed only for runs with a T1w.
-    fa, v1, fodf
-        Tensor maps and fODFs.
+    fa, v1, fodf, fodf_metadata
+        Tensor maps, fODFs of white matter and their sidecar.
+    fodf_gm, fodf_csf, field
+        Other tissues, and the normalisation field, of models that have them.
+    response_wm, response_gm, response_csf
+        Responses of fODFs that were fitted.
     preview, summary, tractogram_metadata
         Some streamlines, ends and lengths of all, and the sidecar of the tractogram.
     counts
@@ -57,15 +65,32 @@ def init_run_report_wf(plan: Plan, run: DWIRun, *, name: str = "report_wf") -> L
         "tractogram": (reportlets.PlotTractogram(), ["preview", "tractogram_metadata", "mask"]),
         "summary": (
             reportlets.SummariseRun(atlases=[atlas.name for atlas in plan.atlases], **threshold),
-            ["dwi", "bval", "bvec", "summary", "tractogram_metadata", "counts", "notes"],
+            [
+                "dwi", "bval", "bvec", "summary", "tractogram_metadata", "fodf_metadata",
+                "counts", "notes",
+            ],
         ),
-    }
+        **_fodf_figures(plan, run, threshold),
+    }  # fmt: skip
     for desc, (interface, fields) in figures.items():
         _draw(workflow, plan, run, desc, interface, inputs, [(field, field) for field in fields])
     if run.t1w is not None:
         pairs = [("dwiref", "dwiref"), ("mask", "mask"), ("t1w_dwi", "t1w")]
         _draw(workflow, plan, run, "coreg", reportlets.PlotCoregistration(), inputs, pairs)
     return workflow
+
+
+def _fodf_figures(plan, run, threshold):
+    """Choose the figures that a model has."""
+    model, figures = run.fodf_model, {}
+    if model.is_fitted:
+        responses = [f"response_{tissue.lower()}" for tissue in model.tissues]
+        figures["response"] = (PlotResponse(**threshold), ["dwi", "bval", "bvec", *responses])
+    if model.is_multi_tissue:
+        shown = [TISSUE_FIELDS[tissue] for tissue in model.tissues]
+        shown += ["field"] if plan.config.fodf.normalise_tissues else []
+        figures["tissues"] = (PlotTissues(), [*shown, "mask"])
+    return figures
 
 
 def init_atlas_report_wf(

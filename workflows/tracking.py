@@ -71,6 +71,8 @@ def init_tracking_wf(
     inputs = pe.Node(niu.IdentityInterface(_INPUTS), name="inputnode")
     outputs = pe.Node(niu.IdentityInterface(_OUTPUTS), name="outputnode")
     settings = asdict(tracking) | asdict(seeding) | asdict(output)
+    # That of saved images, which do not matter here: another one must not track anew.
+    del settings["sh_basis"]
     settings |= {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(regions).items()}
     track = pe.Node(
         TrackStreamlines(**settings, b0_threshold_s_mm2=b0_threshold_s_mm2),

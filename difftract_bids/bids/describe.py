@@ -32,6 +32,8 @@ CITATION.md
 *_xfm.*
 *_timeseries.*
 *_weights.*
+*_response.*
+group
 """
 
 _README = """\

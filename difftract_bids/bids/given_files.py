@@ -27,7 +27,7 @@ def seeding_of(config: SeedingConfig, run: DWIRun) -> SeedingConfig:
     """
     given = {name: getattr(config, name) for name in _SEED_FILES}
     changes: dict[str, Any] = {
-        name: _own(path, name, run) for name, path in given.items() if path is not None
+        name: own_path(path, name, run) for name, path in given.items() if path is not None
     }
     return replace(config, **changes)
 
@@ -42,7 +42,7 @@ def regions_of(config: RegionsConfig, run: DWIRun) -> RegionsConfig:
     """
     changes: dict[str, Any] = {
         name: tuple(
-            entry if parse_numbers(entry, 4) else _own(entry, name, run)
+            entry if parse_numbers(entry, 4) else own_path(entry, name, run)
             for entry in getattr(config, name)
         )
         for name in _REGIONS
@@ -94,7 +94,23 @@ def _check(path: str, name: str) -> None:
         ) from error
 
 
-def _own(path: str, name: str, run: DWIRun) -> str:
+def own_path(path: str, name: str, run: DWIRun) -> str:
+    """Make a path absolute, with the run's labels in the place of ``{subject}``, ``{session}``.
+
+    Parameters
+    ----------
+    path
+        As the setting has it.
+    name
+        Which setting.
+    run
+        Whose labels.
+
+    Raises
+    ------
+    InputError
+        If it asks for the session of a run without one.
+    """
     if "{session}" in path and run.session is None:
         raise InputError(
             f"The path {path} asks for a session, and {run.stem} has none.",

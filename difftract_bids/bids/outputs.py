@@ -28,12 +28,33 @@ class Output:
         Whether there is one for each atlas.
     needs_t1w
         Whether it exists only for runs with a T1w.
+    tissue
+        Tissue of the fODF model that it is of: it exists only for models that have it.
+    of_fodf
+        Whether it comes from the fODF model, which its name then has.
     """
 
     entities: dict[str, str]
     sidecar: bool = True
     per_atlas: bool = False
     needs_t1w: bool = False
+    tissue: str = ""
+    of_fodf: bool = False
+
+
+def _fodf(tissue: str) -> Output:
+    entities = {"param": "fod", "suffix": "dwimap", "extension": ".nii.gz"}
+    return Output(entities, tissue=tissue, of_fodf=True)
+
+
+def _fodf_map(param: str) -> Output:
+    entities = {"param": param, "suffix": "dwimap", "extension": ".nii.gz"}
+    return Output(entities, of_fodf=True)
+
+
+def _response(tissue: str) -> Output:
+    entities = {"label": tissue, "suffix": "response", "extension": ".txt"}
+    return Output(entities, tissue=tissue, of_fodf=True)
 
 
 OUTPUTS = {
@@ -48,7 +69,25 @@ OUTPUTS = {
     "dwiref": Output({"suffix": "dwiref", "extension": ".nii.gz"}),
     "fa": Output({"model": "tensor", "param": "fa", "suffix": "dwimap", "extension": ".nii.gz"}),
     "md": Output({"model": "tensor", "param": "md", "suffix": "dwimap", "extension": ".nii.gz"}),
-    "fodf": Output({"model": "csd", "param": "fod", "suffix": "dwimap", "extension": ".nii.gz"}),
+    # Directionally encoded colours: BEP016's word for them is dec.
+    "colour_fa": Output(
+        {
+            "model": "tensor",
+            "param": "fa",
+            "desc": "dec",
+            "suffix": "dwimap",
+            "extension": ".nii.gz",
+        }
+    ),
+    "fodf": _fodf("WM"),
+    "fodf_gm": _fodf("GM"),
+    "fodf_csf": _fodf("CSF"),
+    "response_wm": _response("WM"),
+    "response_gm": _response("GM"),
+    "response_csf": _response("CSF"),
+    "afdtotal": _fodf_map("afdtotal"),
+    "nufo": _fodf_map("nufo"),
+    "peak": _fodf_map("peak"),
     "tractogram": Output({"model": "sdstream", "suffix": "tractogram", "extension": ".trx"}),
     "t1w_dwi": Output(
         {
@@ -80,9 +119,11 @@ OUTPUTS = {
 }
 
 
-#: What the report shows: once per run (the second with a T1w only), once per atlas.
+#: What the report shows: once per run, with a T1w only, once per atlas.
 RUN_FIGURES = ("summary", "gradients", "mask", "fa", "fodf", "tractogram")
 T1W_FIGURES = ("coreg",)
+#: With fODFs that were fitted; with several tissues.
+FITTED_FIGURES, TISSUE_FIGURES = ("response",), ("tissues",)
 ATLAS_FIGURES = ("parcellation", "connectome")
 
 
@@ -97,29 +138,44 @@ def promised_figures(run: DWIRun, atlases: list[str]) -> Iterator[str]:
     """List the figures of a run, relative to the derivatives folder."""
     descs: list[tuple[str, str | None]]
     descs = [(desc, None) for desc in RUN_FIGURES + (T1W_FIGURES if run.t1w else ())]
+    descs += [(desc, None) for desc in FITTED_FIGURES if run.fodf_model.is_fitted]
+    descs += [(desc, None) for desc in TISSUE_FIGURES if run.fodf_model.is_multi_tissue]
     descs += [(desc, atlas) for desc in ATLAS_FIGURES for atlas in atlases]
     for desc, atlas in descs:
         entities = {**run.entities, **figure_entities(desc, atlas)}
         yield str(build_path(entities, path_patterns(), strict=True))
 
 
-def output_entities(key: str, config: Config) -> dict[str, str]:
-    """Entities of an output, with the format that the settings ask for."""
-    entities = {"datatype": "dwi", **OUTPUTS[key].entities}
+def output_entities(key: str, run: DWIRun, config: Config) -> dict[str, str]:
+    """Entities of an output, with the run's model and the format that the settings ask for."""
+    output = OUTPUTS[key]
+    entities = {"datatype": "dwi", **output.entities}
+    if output.of_fodf:
+        entities["model"] = run.fodf_model.name
+        if output.tissue and run.fodf_model.is_multi_tissue:
+            entities["label"] = output.tissue
     if key == "tractogram":
         entities["model"] = config.tracking.algorithm.replace("_", "")
         entities["extension"] = f".{config.output.tractogram_format}"
     return entities
 
 
-def is_wanted(key: str, config: Config) -> bool:
-    """Say whether the settings ask for an output."""
+def is_wanted(key: str, run: DWIRun, config: Config) -> bool:
+    """Say whether a run has an output, by its T1w, its fODF model and the settings."""
+    output = OUTPUTS[key]
+    if output.tissue and output.tissue not in run.fodf_model.tissues:
+        return False
+    estimated = run.fodf_model.is_fitted and not config.fodf.response
+    if output.entities["suffix"] == "response" and not estimated:
+        return False  # given ones are not a result, and the group level must not take them for one
+    if output.needs_t1w and run.t1w is None:
+        return False
     return key != "tractogram" or config.output.tractogram
 
 
 def output_path(run: DWIRun, key: str, config: Config, atlas: str | None = None) -> str:
     """Path of an output, relative to the derivatives folder."""
-    entities: dict[str, Any] = {**run.entities, **output_entities(key, config)}
+    entities: dict[str, Any] = {**run.entities, **output_entities(key, run, config)}
     if atlas is not None:
         entities["atlas"] = atlas
     return str(build_path(entities, path_patterns(), strict=True))
@@ -128,7 +184,7 @@ def output_path(run: DWIRun, key: str, config: Config, atlas: str | None = None)
 def promised_outputs(run: DWIRun, atlases: list[str], config: Config) -> Iterator[str]:
     """List every file that a run must leave behind, relative to the derivatives folder."""
     for key, output in OUTPUTS.items():
-        if (output.needs_t1w and run.t1w is None) or not is_wanted(key, config):
+        if not is_wanted(key, run, config):
             continue
         for atlas in atlases if output.per_atlas else [None]:
             path = output_path(run, key, config, atlas)

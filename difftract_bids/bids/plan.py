@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bids import BIDSLayout
 
 from difftract_bids.bids.atlases import Atlas, check_atlas, resolve_atlas
+from difftract_bids.bids.fodf_model import choose_model
 from difftract_bids.bids.given_files import check_given_files
+from difftract_bids.bids.given_fodf import check_given_fodf
 from difftract_bids.bids.layout import choose_participants, open_raw
 from difftract_bids.bids.preflight import check_device, check_folders, check_run
 from difftract_bids.bids.runs import DWIRun, find_runs
@@ -138,12 +140,16 @@ def _checked_runs(
     atlases: tuple[Atlas, ...],
     config: Config,
 ) -> list[DWIRun]:
-    runs = find_runs(layout, participant, sessions)
-    for run in runs:
-        check_run(run, b0_threshold_s_mm2=config.preprocessing.b0_threshold_s_mm2)
+    runs = []
+    for found in find_runs(layout, participant, sessions):
+        threshold = config.preprocessing.b0_threshold_s_mm2
+        gradients = check_run(found, b0_threshold_s_mm2=threshold)
+        run = replace(found, fodf_model=choose_model(gradients, config.fodf))
         check_given_files(config, run)
+        check_given_fodf(config.fodf, run, gradients)
         for atlas in atlases:
             check_atlas(atlas, run)
+        runs.append(run)
     return runs
 
 

@@ -17,11 +17,16 @@ from nibabel.spatialimages import SpatialImage
 from difftract_bids.bids.runs import DWIRun
 from difftract_bids.config import TrackingConfig
 from difftract_bids.errors import InputError, UsageError
-from difftract_bids.io.gradients import deconvolution_shell, read_gradients
+from difftract_bids.io.gradients import GradientTable, deconvolution_shell, read_gradients
 
 
-def check_run(run: DWIRun, *, b0_threshold_s_mm2: float) -> None:
+def check_run(run: DWIRun, *, b0_threshold_s_mm2: float) -> GradientTable:
     """Check the files of a diffusion run: whole, four-dimensional, with a fitting gradient table.
+
+    Returns
+    -------
+    GradientTable
+        That table.
 
     Raises
     ------
@@ -39,6 +44,7 @@ def check_run(run: DWIRun, *, b0_threshold_s_mm2: float) -> None:
     deconvolution_shell(gradients)
     if run.t1w is not None:
         _check_image(run.t1w, ndim=3)
+    return gradients
 
 
 def check_device(tracking: TrackingConfig) -> None:

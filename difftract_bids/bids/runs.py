@@ -12,6 +12,7 @@ from typing import Any
 import nibabel as nib
 from bids import BIDSLayout
 
+from difftract_bids.bids.fodf_model import ONE_TISSUE, ModelChoice
 from difftract_bids.bids.templates import entities_of
 from difftract_bids.errors import InputError
 
@@ -42,6 +43,8 @@ class DWIRun:
         session has.
     metadata
         Content of its JSON sidecars, inheritance applied.
+    fodf_model
+        The model of its fODFs, chosen when the run is planned.
     """
 
     entities: dict[str, Any]
@@ -50,6 +53,7 @@ class DWIRun:
     bvec: Path
     t1w: Path | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
+    fodf_model: ModelChoice = ONE_TISSUE
 
     @property
     def participant(self) -> str:

@@ -8,47 +8,25 @@ from typing import Any
 from difftract_bids.config import RegionsConfig, SeedingConfig, TrackingConfig
 from difftract_bids.validation import parse_numbers
 
-_SPHERICAL_HARMONICS = {
-    "Type": "sh",
-    "Reference": "xyz",
-    "SphericalHarmonicBasis": "mrtrix3",
-    "EncodingAxis": 3,
-}
-
-
-def fodf_metadata(lmax: int, response: list[list[float]]) -> dict[str, Any]:
-    """Describe an fODF image.
-
-    Parameters
-    ----------
-    lmax
-        Maximum spherical harmonic degree.
-    response
-        Zonal coefficients of the response function, one row a shell.
-    """
-    return {
-        "Model": {
-            "Description": "Constrained spherical deconvolution",
-            "URL": "https://doi.org/10.1016/j.neuroimage.2007.02.016",
-            "Parameters": {"SphericalHarmonicDegree": lmax, "NonNegativity": "soft"},
-        },
-        "OrientationEncoding": {**_SPHERICAL_HARMONICS, "SphericalHarmonicDegree": lmax},
-        "ResponseFunction": {"Type": "zsh", "Coefficients": response},
-    }
-
 
 def tensor_metadata(parameter: str) -> dict[str, Any]:
-    """Describe a tensor map: ``fa`` or ``md``."""
-    described = {
+    """Describe a tensor map: ``fa``, ``md``, or ``colour_fa``."""
+    maps: dict[str, dict[str, Any]] = {
         "fa": {"Description": "Fractional anisotropy", "Units": "arbitrary"},
         "md": {"Description": "Mean diffusivity", "Units": "mm^2/s"},
-    }[parameter]
+        "colour_fa": {
+            "Description": "Fractional anisotropy coloured by the principal direction: red "
+            "left-right, green front-back, blue up-down",
+            "Units": "arbitrary",
+            "OrientationEncoding": {"Type": "dec", "Reference": "xyz", "EncodingAxis": 3},
+        },
+    }
     model = {
         "Description": "Diffusion tensor, weighted least squares",
         "URL": "https://doi.org/10.1016/S0006-3495(94)80775-1",
         "Parameters": {"FitMethod": "WLS"},
     }
-    return {**described, "Model": model}
+    return {**maps[parameter], "Model": model}
 
 
 def tractogram_metadata(

@@ -18,6 +18,8 @@ examples:
   difftract-bids /data/bids /data/derivatives/difftract participant
   difftract-bids /data/bids /out participant --participant-label 01 02 --nprocs 8
   difftract-bids /data/bids /out participant --atlases Schaefer2018=/data/atlases ICBM100
+  difftract-bids /data/bids /out group
+  difftract-bids /data/bids /out participant --response /out/group
 """
 
 #: Which settings are options, under which heading.
@@ -32,7 +34,7 @@ _GROUPS = {
 }
 _TITLES = {
     "preprocessing": "preprocessing",
-    "fodf": "fibre orientation distributions",
+    "fodf": "fibre orientation distributions (paths may hold {subject} and {session})",
     "tracking": "tracking",
     "seeding": "seeding (paths may hold {subject} and {session})",
     "regions": "regions (the same; images of any grid, in the space of the diffusion data)",
@@ -43,6 +45,7 @@ _TITLES = {
 _FLAGS = {
     "algorithm": "--tracking-algorithm",
     "backend": "--tracking-backend",
+    "model": "--fodf-model",
     "one_way": "--seed-unidirectional",
     "tractogram_tolerance_mm": "--tractogram-tolerance-mm",
 }
@@ -75,7 +78,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("bids_dir", type=Path, help="root folder of a BIDS dataset")
     parser.add_argument("output_dir", type=Path, help="folder for the derivatives")
-    parser.add_argument("analysis_level", choices=["participant"], help="stage of the analysis")
+    parser.add_argument(
+        "analysis_level",
+        choices=["participant", "group"],
+        help="participant: everything up to the connectomes; group: the average response "
+        "functions of the participants in OUTPUT_DIR, for another participant run's --response",
+    )
     parser.add_argument(
         "--version", action="version", version=f"difftract-bids {version('difftract-bids')}"
     )

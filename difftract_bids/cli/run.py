@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from difftract_bids.cli.group import average_group
 from difftract_bids.cli.parser import build_parser, settings_from
 from difftract_bids.cli.progress import Bars, Progress
 from difftract_bids.cli.provenance import write_failure, write_provenance
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     import argparse
 
     from difftract_bids.bids.plan import Plan, Resources
+    from difftract_bids.bids.runs import DWIRun
 
 #: Exit codes: everything done; a participant failed or an output is missing; unusable input.
 DONE, FAILED, UNUSABLE = 0, 1, 2
@@ -49,6 +51,10 @@ def main(argv: list[str] | None = None) -> int:
     multiprocessing.set_start_method("forkserver", force=True)
     try:
         arguments = build_parser().parse_args(argv)
+        if arguments.analysis_level == "group":
+            for line in average_group(arguments.output_dir, arguments.participant_label):
+                _say(line)
+            return DONE
         config = settings_from(arguments)
         plan, resources = _plan(arguments, config)
     except DifftractError as error:
@@ -66,6 +72,8 @@ def execute(plan: Plan, resources: Resources, arguments: argparse.Namespace) -> 
         f"atlases: {', '.join(atlas.name for atlas in plan.atlases)}; "
         f"{resources.n_procs} CPU(s), {resources.omp_nthreads} a step. Log: {logs}"
     )
+    for line in _models(plan):
+        _say(line)
     failures = {} if arguments.reports_only else _run_workflow(plan, resources, logs, arguments)
     failures |= {label: str(error) for label, error in plan.unusable.items()}
     failures = _finish(plan, logs) | failures
@@ -84,6 +92,18 @@ def execute(plan: Plan, resources: Resources, arguments: argparse.Namespace) -> 
         # Nothing but what this program made: the folder may hold other people's work.
         shutil.rmtree(plan.scratch_dir, ignore_errors=True)
     return DONE
+
+
+def _models(plan: Plan) -> list[str]:
+    """Say which fODF models the runs get, a line each, and why the first run does."""
+    by_model: dict[str, list[DWIRun]] = {}
+    for run in plan.runs:
+        by_model.setdefault(run.fodf_model.name, []).append(run)
+    return [
+        f"fODF model {name} for {len(runs)} run(s), first {runs[0].stem}: "
+        f"{runs[0].fodf_model.reason}."
+        for name, runs in by_model.items()
+    ]
 
 
 def _plan(arguments: argparse.Namespace, config: Any) -> tuple[Plan, Resources]:  # noqa: ANN401

@@ -1,128 +1,49 @@
-"""Tensors, response functions and fibre orientation distributions of one diffusion run."""
+"""Fibre orientation distributions of one diffusion run, and their normalisation."""
 
 from __future__ import annotations
 
-import warnings
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from nipype.interfaces.base import File, SimpleInterface, TraitedSpec, traits
+from nipype.interfaces.base import File, SimpleInterface, TraitedSpec, isdefined, traits
 
-from difftract_bids.config import FodfConfig
-from difftract_bids.interfaces.settings import settings_spec
+from difftract_bids.config import FittedModel, FodfConfig
+from difftract_bids.interfaces.diffusion import DiffusionSpec, load_diffusion
+from difftract_bids.interfaces.response import read_responses, told
+from difftract_bids.interfaces.settings import settings_of, settings_spec
 from difftract_bids.interfaces.threads import ThreadedSpec, limited_threads
 
-_Settings: Any = settings_spec(FodfConfig)
-
-
-class DiffusionSpec(ThreadedSpec):
-    """Inputs that every model of the diffusion signal has."""
-
-    dwi = File(exists=True, mandatory=True, desc="Preprocessed diffusion image.")
-    bval = File(exists=True, mandatory=True, desc="b-values, s/mm².")
-    bvec = File(exists=True, mandatory=True, desc="b-vectors, FSL's convention.")
-    mask = File(exists=True, mandatory=True, desc="Brain mask.")
-    b0_threshold_s_mm2 = traits.Float(
-        50.0, usedefault=True, desc="Volumes with a b-value up to this one count as b=0."
-    )
-
-
-def load_diffusion(inputs: Any) -> tuple[Any, Any, Any]:
-    """Load what :class:`DiffusionSpec` names.
-
-    Returns
-    -------
-    Volume, GradientTable, ndarray
-        The diffusion image, its gradient table in scanner axes, and the mask (x, y, z), boolean.
-    """
-    from difftract_bids.io.gradients import read_gradients
-    from difftract_bids.io.images import load_volume
-
-    dwi = load_volume(inputs.dwi, ndim=4)
-    gradients = read_gradients(
-        inputs.bval,
-        inputs.bvec,
-        dwi.vox2ras,
-        n_volumes=dwi.data.shape[3],
-        b0_threshold_s_mm2=inputs.b0_threshold_s_mm2,
-    )
-    return dwi, gradients, load_volume(inputs.mask, ndim=3).data > 0
-
-
-class FitTensorOutputSpec(TraitedSpec):
-    """Outputs of :class:`FitTensor`."""
-
-    fa = File(desc="Fractional anisotropy.")
-    md = File(desc="Mean diffusivity, mm²/s.")
-    v1 = File(desc="Principal eigenvector (x, y, z, 3), scanner axes.")
-
-
-class FitTensor(SimpleInterface):
-    """Fit diffusion tensors by weighted least squares."""
-
-    input_spec, output_spec = DiffusionSpec, FitTensorOutputSpec
-
-    def _run_interface(self, runtime):
-        from difftract_bids.io.images import save_volume
-        from difftract_bids.modelling.tensor import fit_tensor
-
-        dwi, gradients, mask = load_diffusion(self.inputs)
-        with limited_threads(self.inputs.num_threads):
-            maps = fit_tensor(dwi.data, gradients, mask)
-        for name, data in (("fa", maps.fa), ("md", maps.md_mm2_s), ("v1", maps.v1)):
-            path = save_volume(data, dwi.vox2ras, Path(runtime.cwd) / f"{name}.nii.gz")
-            self._results[name] = str(path)
-        return runtime
-
-
-class EstimateResponseInputSpec(DiffusionSpec, _Settings):
-    """Inputs of :class:`EstimateResponse`."""
-
-
-class EstimateResponseOutputSpec(TraitedSpec):
-    """Outputs of :class:`EstimateResponse`."""
-
-    response = File(desc="Zonal coefficients, a row a shell, MRtrix's text format.")
-    notes = traits.List(traits.Str, desc="What a user should know about the estimate.")
-
-
-class EstimateResponse(SimpleInterface):
-    """Estimate the signal of a single fibre population."""
-
-    input_spec, output_spec = EstimateResponseInputSpec, EstimateResponseOutputSpec
-
-    def _run_interface(self, runtime):
-        from difftract_bids.modelling.fodf import choose_lmax
-        from difftract_bids.modelling.response import estimate_response
-
-        dwi, gradients, mask = load_diffusion(self.inputs)
-        lmax = choose_lmax(gradients, self.inputs.lmax)
-        with (
-            limited_threads(self.inputs.num_threads),
-            warnings.catch_warnings(record=True) as said,
-        ):
-            warnings.simplefilter("always", UserWarning)
-            response = estimate_response(dwi.data, gradients, mask, lmax)
-        path = Path(runtime.cwd) / "response.txt"
-        path.write_text(response.to_text(), encoding="utf-8")
-        self._results["response"] = str(path)
-        self._results["notes"] = [
-            str(warning.message) for warning in said if warning.category is UserWarning
-        ]
-        return runtime
+_Settings: Any = settings_spec(
+    FodfConfig, without=("response", "response_algorithm", "normalise_tissues", "input_fodf")
+)
+#: Traits of each tissue's image and sidecar.
+TISSUE_FIELDS = {"WM": "fodf", "GM": "fodf_gm", "CSF": "fodf_csf"}
 
 
 class FitFODFInputSpec(DiffusionSpec, _Settings):
     """Inputs of :class:`FitFODF`."""
 
-    response = File(exists=True, mandatory=True, desc="Response function, MRtrix's text format.")
+    model_reason = traits.Str(desc="Why it is this model, if it was chosen before.")
+    response_wm = File(exists=True, mandatory=True, desc="White matter, MRtrix's text format.")
+    response_gm = File(exists=True, desc="Grey matter, for models that have it.")
+    response_csf = File(exists=True, desc="Cerebrospinal fluid, for models that have it.")
 
 
-class FitFODFOutputSpec(TraitedSpec):
+class _TissuesOutputSpec(TraitedSpec):
+    fodf = File(
+        desc="White matter: SH coefficients (x, y, z, coeff), MRtrix's basis, scanner axes."
+    )
+    fodf_gm = File(desc="Grey matter (x, y, z, 1), of models that have it.")
+    fodf_csf = File(desc="Cerebrospinal fluid (x, y, z, 1), of models that have it.")
+    fodf_metadata = traits.Dict(desc="Content of the sidecar of white matter.")
+    fodf_gm_metadata = traits.Dict(desc="Content of the sidecar of grey matter.")
+    fodf_csf_metadata = traits.Dict(desc="Content of the sidecar of cerebrospinal fluid.")
+    notes = traits.List(traits.Str, desc="What a user should know.")
+
+
+class FitFODFOutputSpec(_TissuesOutputSpec):
     """Outputs of :class:`FitFODF`."""
-
-    fodf = File(desc="SH coefficients (x, y, z, coeff), MRtrix's basis, scanner axes.")
-    metadata = traits.Dict(desc="Content of the sidecar.")
 
 
 class FitFODF(SimpleInterface):
@@ -131,17 +52,115 @@ class FitFODF(SimpleInterface):
     input_spec, output_spec = FitFODFInputSpec, FitFODFOutputSpec
 
     def _run_interface(self, runtime):
-        from difftract_bids.bids.sidecars import fodf_metadata
+        from difftract_bids.bids.fodf_model import choose_model
         from difftract_bids.io.images import save_volume
-        from difftract_bids.modelling.fodf import choose_lmax, fit_fodf
-        from difftract_bids.modelling.response import Response
+        from difftract_bids.modelling.fodf import fit
 
         dwi, gradients, mask = load_diffusion(self.inputs)
-        response = Response.from_text(Path(self.inputs.response).read_text(encoding="utf-8"))
-        lmax = choose_lmax(gradients, self.inputs.lmax)
-        with limited_threads(self.inputs.num_threads):
-            fodf = fit_fodf(dwi.data, gradients, response, mask, lmax)
-        path = save_volume(fodf, dwi.vox2ras, Path(runtime.cwd) / "fodf.nii.gz")
-        self._results["fodf"] = str(path)
-        self._results["metadata"] = fodf_metadata(lmax, response.coefficients.tolist())
+        config = settings_of(self.inputs, FodfConfig)
+        model = choose_model(gradients, config)
+        if isdefined(self.inputs.model_reason):
+            model = replace(model, reason=self.inputs.model_reason)
+        responses = read_responses(self.inputs, model.tissues, gradients)
+        notes: list[str] = []
+        with limited_threads(self.inputs.num_threads), told(notes):
+            fitted = fit(
+                dwi.data,
+                gradients,
+                responses,
+                mask,
+                model=cast("FittedModel", model.name),
+                lmax=config.lmax,
+            )
+        for tissue, sh_coeffs in fitted.sh_coeffs.items():
+            field = TISSUE_FIELDS[tissue]
+            path = save_volume(sh_coeffs, dwi.vox2ras, Path(runtime.cwd) / f"{field}.nii.gz")
+            self._results[field] = str(path)
+            self._results[f"{field}_metadata"] = _metadata(
+                tissue, model, fitted, responses[tissue]
+            )
+        self._results["notes"] = [*notes, *fitted.notes, *_left_out(fitted.left_out, mask.sum())]
         return runtime
+
+
+class NormaliseTissuesInputSpec(ThreadedSpec):
+    """Inputs of :class:`NormaliseTissues`."""
+
+    fodf = File(exists=True, mandatory=True, desc="White matter, SH coefficients.")
+    fodf_gm = File(exists=True, desc="Grey matter, if the model has it.")
+    fodf_csf = File(exists=True, mandatory=True, desc="Cerebrospinal fluid.")
+    fodf_metadata = traits.Dict(desc="Sidecar of white matter.")
+    fodf_gm_metadata = traits.Dict(desc="Sidecar of grey matter.")
+    fodf_csf_metadata = traits.Dict(desc="Sidecar of cerebrospinal fluid.")
+    mask = File(exists=True, mandatory=True, desc="Brain mask, same grid.")
+
+
+class NormaliseTissuesOutputSpec(_TissuesOutputSpec):
+    """Outputs of :class:`NormaliseTissues`."""
+
+    field = File(desc="What the tissues were divided by, one value a voxel.")
+
+
+class NormaliseTissues(SimpleInterface):
+    """Bring the tissues of a multi-tissue model to a common intensity."""
+
+    input_spec, output_spec = NormaliseTissuesInputSpec, NormaliseTissuesOutputSpec
+
+    def _run_interface(self, runtime):
+        import numpy as np
+
+        from difftract_bids.bids.fodf_sidecars import normalisation_metadata
+        from difftract_bids.io.images import load_volume, save_volume
+        from difftract_bids.modelling.normalise import apply_normalisation, normalise_tissues
+
+        mask = load_volume(self.inputs.mask, ndim=3).data > 0
+        paths = {tissue: getattr(self.inputs, name) for tissue, name in TISSUE_FIELDS.items()}
+        images = {
+            tissue: load_volume(path, ndim=4) for tissue, path in paths.items() if isdefined(path)
+        }
+        tissues = {tissue: image.data for tissue, image in images.items()}
+        notes: list[str] = []
+        with limited_threads(self.inputs.num_threads), told(notes):
+            found = normalise_tissues(tissues, mask)
+            normalised = apply_normalisation(tissues, found)
+        low, high = np.percentile(found.field[mask], (1, 99))
+        said = normalisation_metadata(
+            balance=found.balance, reference=found.reference, field_range=(low, high)
+        )
+        vox2ras = images["WM"].vox2ras
+        for tissue, sh_coeffs in normalised.items():
+            field = TISSUE_FIELDS[tissue]
+            path = save_volume(sh_coeffs, vox2ras, Path(runtime.cwd) / f"{field}.nii.gz")
+            self._results[field] = str(path)
+            before = getattr(self.inputs, f"{field}_metadata")
+            self._results[f"{field}_metadata"] = (before if isdefined(before) else {}) | said
+        path = save_volume(
+            found.field.astype(np.float32), vox2ras, Path(runtime.cwd) / "field.nii.gz"
+        )
+        self._results["field"], self._results["notes"] = str(path), notes
+        return runtime
+
+
+def _metadata(tissue, model, fitted, response):
+    from difftract_bids.bids.fodf_sidecars import fodf_metadata
+    from difftract_bids.core.deconvolution import constraint_directions
+
+    return fodf_metadata(
+        tissue,
+        model=model.name,
+        reason=model.reason,
+        lmax=fitted.lmax if tissue == "WM" else 0,
+        response=response.coefficients.tolist(),
+        shells_s_mm2=response.bvals_s_mm2,
+        left_out=fitted.left_out,
+        n_constraint_directions=len(constraint_directions()),
+    )
+
+
+def _left_out(left_out, n_mask):
+    total = sum(left_out.values())
+    if not total:
+        return []
+    reasons = ", ".join(f"{reason}: {n:,}" for reason, n in left_out.items() if n)
+    share = 100 * total / max(int(n_mask), 1)
+    return [f"{total:,} voxels of the mask ({share:.2g}%) have no fODF ({reasons})."]

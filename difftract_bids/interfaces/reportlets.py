@@ -23,7 +23,7 @@ class ReportletOutputSpec(TraitedSpec):
     out_report = File(desc="SVG figure or HTML snippet.")
 
 
-class _Reportlet(SimpleInterface):
+class Reportlet(SimpleInterface):
     """Load, draw, and keep the path: a subclass says what to draw."""
 
     output_spec = ReportletOutputSpec
@@ -38,13 +38,14 @@ class _Reportlet(SimpleInterface):
         raise NotImplementedError
 
 
-def _volume(path: str, *, ndim: int = 3) -> Any:
+def load_for_figure(path: str, *, ndim: int = 3) -> Any:
+    """Load an image."""
     from difftract_bids.io.images import load_volume
 
     return load_volume(path, ndim=ndim)
 
 
-def _image_and_gradients(inputs: Any) -> tuple[Any, Any]:
+def image_and_gradients(inputs: Any) -> tuple[Any, Any]:
     """Open a diffusion image (its data stay on disk) and read its gradient table."""
     import nibabel as nib
 
@@ -66,7 +67,7 @@ class PlotGradientsInputSpec(BaseInterfaceInputSpec):
     b0_threshold_s_mm2 = traits.Float(50.0, usedefault=True, desc="Largest b-value of b=0, s/mm².")
 
 
-class PlotGradients(_Reportlet):
+class PlotGradients(Reportlet):
     """Draw shells and directions."""
 
     input_spec = PlotGradientsInputSpec
@@ -74,7 +75,7 @@ class PlotGradients(_Reportlet):
     def _draw(self, path):
         from difftract_bids.reports.gradients import plot_gradients
 
-        return plot_gradients(_image_and_gradients(self.inputs)[1], path)
+        return plot_gradients(image_and_gradients(self.inputs)[1], path)
 
 
 class _OnReferenceInputSpec(BaseInterfaceInputSpec):
@@ -82,7 +83,7 @@ class _OnReferenceInputSpec(BaseInterfaceInputSpec):
     mask = File(exists=True, mandatory=True, desc="Brain mask, same grid.")
 
 
-class PlotMask(_Reportlet):
+class PlotMask(Reportlet):
     """Draw the brain mask over the reference image."""
 
     input_spec = _OnReferenceInputSpec
@@ -90,8 +91,8 @@ class PlotMask(_Reportlet):
     def _draw(self, path):
         from difftract_bids.reports.outlines import plot_mask
 
-        b0, vox2ras = _volume(self.inputs.dwiref)
-        return plot_mask(b0, _volume(self.inputs.mask).data > 0, vox2ras, path)
+        b0, vox2ras = load_for_figure(self.inputs.dwiref)
+        return plot_mask(b0, load_for_figure(self.inputs.mask).data > 0, vox2ras, path)
 
 
 class PlotCoregistrationInputSpec(_OnReferenceInputSpec):
@@ -100,7 +101,7 @@ class PlotCoregistrationInputSpec(_OnReferenceInputSpec):
     t1w = File(exists=True, mandatory=True, desc="T1w brought into the diffusion data's space.")
 
 
-class PlotCoregistration(_Reportlet):
+class PlotCoregistration(Reportlet):
     """Draw the edges of the T1w over the reference image."""
 
     input_spec = PlotCoregistrationInputSpec
@@ -108,9 +109,9 @@ class PlotCoregistration(_Reportlet):
     def _draw(self, path):
         from difftract_bids.reports.outlines import plot_registration
 
-        b0, vox2ras = _volume(self.inputs.dwiref)
-        t1w, t1w_vox2ras = _volume(self.inputs.t1w)
-        mask = _volume(self.inputs.mask).data > 0
+        b0, vox2ras = load_for_figure(self.inputs.dwiref)
+        t1w, t1w_vox2ras = load_for_figure(self.inputs.t1w)
+        mask = load_for_figure(self.inputs.mask).data > 0
         return plot_registration(b0, mask, vox2ras, t1w, t1w_vox2ras, path)
 
 
@@ -120,7 +121,7 @@ class PlotParcellationInputSpec(_OnReferenceInputSpec):
     parcellation = File(exists=True, mandatory=True, desc="Label image on the same grid.")
 
 
-class PlotParcellation(_Reportlet):
+class PlotParcellation(Reportlet):
     """Draw the outlines of the parcels over the reference image."""
 
     input_spec = PlotParcellationInputSpec
@@ -131,9 +132,11 @@ class PlotParcellation(_Reportlet):
         from difftract_bids.io.images import load_volume
         from difftract_bids.reports.outlines import plot_parcellation
 
-        b0, vox2ras = _volume(self.inputs.dwiref)
+        b0, vox2ras = load_for_figure(self.inputs.dwiref)
         labels = load_volume(self.inputs.parcellation, ndim=3, dtype=np.int32).data
-        return plot_parcellation(b0, labels, _volume(self.inputs.mask).data > 0, vox2ras, path)
+        return plot_parcellation(
+            b0, labels, load_for_figure(self.inputs.mask).data > 0, vox2ras, path
+        )
 
 
 class PlotFAInputSpec(BaseInterfaceInputSpec):
@@ -144,7 +147,7 @@ class PlotFAInputSpec(BaseInterfaceInputSpec):
     mask = File(exists=True, mandatory=True, desc="Brain mask, same grid.")
 
 
-class PlotFA(_Reportlet):
+class PlotFA(Reportlet):
     """Draw fractional anisotropy coloured by direction."""
 
     input_spec = PlotFAInputSpec
@@ -152,9 +155,9 @@ class PlotFA(_Reportlet):
     def _draw(self, path):
         from difftract_bids.reports.fa import plot_fa
 
-        fa, vox2ras = _volume(self.inputs.fa)
-        v1 = _volume(self.inputs.v1, ndim=4).data
-        return plot_fa(fa, v1, _volume(self.inputs.mask).data > 0, vox2ras, path)
+        fa, vox2ras = load_for_figure(self.inputs.fa)
+        v1 = load_for_figure(self.inputs.v1, ndim=4).data
+        return plot_fa(fa, v1, load_for_figure(self.inputs.mask).data > 0, vox2ras, path)
 
 
 class PlotFODFInputSpec(BaseInterfaceInputSpec):
@@ -168,7 +171,7 @@ class PlotFODFInputSpec(BaseInterfaceInputSpec):
     )
 
 
-class PlotFODF(_Reportlet):
+class PlotFODF(Reportlet):
     """Draw fODF peaks."""
 
     input_spec = PlotFODFInputSpec
@@ -176,9 +179,9 @@ class PlotFODF(_Reportlet):
     def _draw(self, path):
         from difftract_bids.reports.peaks import plot_fodf_peaks
 
-        fodf, vox2ras = _volume(self.inputs.fodf, ndim=4)
-        fa = _volume(self.inputs.fa).data
-        mask = _volume(self.inputs.mask).data > 0
+        fodf, vox2ras = load_for_figure(self.inputs.fodf, ndim=4)
+        fa = load_for_figure(self.inputs.fa).data
+        mask = load_for_figure(self.inputs.mask).data > 0
         return plot_fodf_peaks(fodf, fa, mask, vox2ras, path, cutoff=self.inputs.cutoff)
 
 
@@ -190,7 +193,7 @@ class PlotTractogramInputSpec(BaseInterfaceInputSpec):
     mask = File(exists=True, mandatory=True, desc="Brain mask.")
 
 
-class PlotTractogram(_Reportlet):
+class PlotTractogram(Reportlet):
     """Draw streamlines in three projections, coloured by direction."""
 
     input_spec = PlotTractogramInputSpec
@@ -200,7 +203,7 @@ class PlotTractogram(_Reportlet):
         from difftract_bids.reports.tractogram import plot_tractogram
 
         points_mm, offsets = read_tractogram(self.inputs.preview)
-        mask, vox2ras = _volume(self.inputs.mask)
+        mask, vox2ras = load_for_figure(self.inputs.mask)
         sidecar = self.inputs.tractogram_metadata
         n_total = sidecar["Counts"]["Streamlines"] if isdefined(sidecar) else None
         return plot_tractogram(points_mm, offsets, mask > 0, vox2ras, path, n_total=n_total)
@@ -212,7 +215,7 @@ class PlotConnectomeInputSpec(BaseInterfaceInputSpec):
     matrix = File(exists=True, mandatory=True, desc="Dense matrix (TSV) with node names.")
 
 
-class PlotConnectome(_Reportlet):
+class PlotConnectome(Reportlet):
     """Draw a connectome matrix."""
 
     input_spec = PlotConnectomeInputSpec
@@ -234,12 +237,13 @@ class SummariseRunInputSpec(BaseInterfaceInputSpec):
     b0_threshold_s_mm2 = traits.Float(50.0, usedefault=True, desc="Largest b-value of b=0, s/mm².")
     summary = File(exists=True, mandatory=True, desc="Ends and length of each streamline.")
     tractogram_metadata = traits.Dict(desc="Its sidecar, with counts.")
+    fodf_metadata = traits.Dict(desc="Sidecar of the fODFs of white matter.")
     atlases = traits.List(traits.Str, desc="Names of the atlases, in the matrices' order.")
     counts = traits.List(File(exists=True), desc="Streamline count matrix of each atlas.")
     notes = traits.List(traits.Str, desc="What the stages want the user to know.")
 
 
-class SummariseRun(_Reportlet):
+class SummariseRun(Reportlet):
     """Write the table of what came out of a diffusion run, and what to look at."""
 
     input_spec = SummariseRunInputSpec
@@ -254,10 +258,11 @@ class SummariseRun(_Reportlet):
             ConnectomeFacts,
             Notice,
             RunSummary,
+            fodf_facts,
             write_summary_html,
         )
 
-        image, table = _image_and_gradients(self.inputs)
+        image, table = image_and_gradients(self.inputs)
         x_mm, y_mm, z_mm = image.header.get_zooms()[:3]
         batches = [batch.lengths_mm for batch in iter_summary(self.inputs.summary)]
         lengths_mm = np.concatenate([np.zeros(0), *batches])
@@ -267,11 +272,13 @@ class SummariseRun(_Reportlet):
             ConnectomeFacts.of(atlas, *read_matrix(file))
             for atlas, file in zip(atlases, files, strict=True)
         ]
+        fodf = self.inputs.fodf_metadata if isdefined(self.inputs.fodf_metadata) else {}
         notes = self.inputs.notes if isdefined(self.inputs.notes) else []
         summary = RunSummary(
             shape=image.shape[:3],
             voxel_sizes_mm=(float(x_mm), float(y_mm), float(z_mm)),
             shells=table.shells(),
+            fodf=fodf_facts(fodf),
             n_streamlines=len(lengths_mm),
             n_seeds=tally.get("Seeds", 0),
             median_length_mm=float(np.median(lengths_mm)) if len(lengths_mm) else None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import Field, fields
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
@@ -13,13 +14,15 @@ T = TypeVar("T")
 _TRAITS = {bool: traits.Bool, int: traits.Int, float: traits.Float, str: traits.Str}
 
 
-def settings_spec(*configs: type) -> type[BaseInterfaceInputSpec]:
+def settings_spec(*configs: type, without: Collection[str] = ()) -> type[BaseInterfaceInputSpec]:
     """Make an input specification that has every field of some settings.
 
     Parameters
     ----------
     *configs
         Frozen dataclasses of :mod:`difftract_bids.config`; no field name may occur twice.
+    without
+        Fields that the interface does not use.
 
     Returns
     -------
@@ -31,6 +34,8 @@ def settings_spec(*configs: type) -> type[BaseInterfaceInputSpec]:
     for config in configs:
         hints = get_type_hints(config)
         for item in fields(config):
+            if item.name in without:
+                continue
             if item.name in members:
                 raise TypeError(f"{config.__name__}.{item.name} is there twice.")
             members[item.name] = _trait(item, hints[item.name])
@@ -38,8 +43,9 @@ def settings_spec(*configs: type) -> type[BaseInterfaceInputSpec]:
 
 
 def settings_of(inputs: Any, config: type[T]) -> T:
-    """Read settings back from an interface's inputs."""
-    values = {item.name: getattr(inputs, item.name) for item in fields(config)}  # type: ignore[arg-type]
+    """Read settings back from an interface's inputs; those it does not use have their defaults."""
+    names = [item.name for item in fields(config) if hasattr(inputs, item.name)]  # type: ignore[arg-type]
+    values = {name: getattr(inputs, name) for name in names}
     given = {name: value for name, value in values.items() if isdefined(value)}
     return config(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
 

@@ -1,124 +1,134 @@
-"""Fibre orientation distributions by constrained spherical deconvolution.
-
-`deconvolve` is the seam: an implementation over plain arrays of one shell, here DIPY's.
-"""
+"""Fibre orientation distributions of an image: the bridge from arrays to `core.deconvolution`."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
-from dipy.core.geometry import cart2sphere
-from dipy.data import small_sphere
-from dipy.reconst.csdeconv import csdeconv
-from dipy.reconst.shm import real_sh_tournier_from_index
-from jaxtyping import Bool, Float
+import torch
+from jaxtyping import Bool, Float, Int
 
+from difftract_bids.config import TISSUES, FittedModel
+from difftract_bids.core import sh
+from difftract_bids.core.deconvolution import csd, msmt_csd
+from difftract_bids.core.deconvolution.csd import DEFAULT_LMAX
 from difftract_bids.errors import ConfigError, GradientError, InputError
 from difftract_bids.io.gradients import GradientTable, deconvolution_shell
 from difftract_bids.modelling.zonal import Response
 
-#: Below this b-value fibres and free water can hardly be told apart.
-_MIN_BVAL_S_MM2 = 700.0
-#: Neighbouring b-values further apart than this are different shells.
-_SHELL_WIDTH_S_MM2 = 100.0
-_MIN_DIRECTIONS = 6
-# How strongly negative amplitudes, and the norm of the solution, are held down. Meant to be
-# MRtrix 3.0.3's: with one response, coefficients correlate at r >= 0.995 with those of `dwi2fod
-# csd` and median peaks agree within 3% (two human acquisitions, FA > 0.3). DIPY's own weights
-# gave peaks 2 to 11% higher there.
-_NORM_WEIGHT = 2e-4
-_CONSTRAINT_DIRECTIONS = 300.0
-_MAX_ITERATIONS = 50
+#: The lmax of a response that is estimated, MRtrix's.
+_RESPONSE_LMAX = 10
+#: A response is of a shell if their b-values differ by no more than this share, or this much.
+_SAME_SHELL, _SAME_SHELL_S_MM2 = 0.05, 80.0
 
 
-def default_lmax(n_directions: int) -> int:
-    """Choose lmax: 8, or the largest with no more coefficients than directions.
+@dataclass(frozen=True)
+class FodfFit:
+    """What was fitted.
 
-    Raises
-    ------
-    GradientError
-        If there are fewer than six directions.
+    Attributes
+    ----------
+    sh_coeffs
+        Coefficients of each tissue (x, y, z, coeff), float32, MRtrix's basis, scanner axes; white
+        matter first. Zero outside the mask and where voxels were left out.
+    lmax
+        Largest degree of white matter.
+    left_out
+        Voxels of the mask that were not fitted, by reason.
+    notes
+        What a user should know.
     """
-    if n_directions < _MIN_DIRECTIONS:
-        raise GradientError(
-            f"{n_directions} directions are too few for an fODF; {_MIN_DIRECTIONS} are needed.",
-            remedy="Leave this run out, or merge the parts of the acquisition.",
-        )
-    return max(lmax for lmax in (2, 4, 6, 8) if (lmax + 1) * (lmax + 2) // 2 <= n_directions)
+
+    sh_coeffs: dict[str, Float[np.ndarray, "x y z coeff"]]
+    lmax: int
+    left_out: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
-def choose_lmax(gradients: GradientTable, wanted: int | None) -> int:
-    """Take the lmax asked for, else the default for the shell that is deconvolved.
-
-    Raises
-    ------
-    GradientError
-        If no shell has six directions.
-    """
-    if wanted is not None:
-        return wanted
-    return default_lmax(int(deconvolution_shell(gradients)[1].sum()))
+def choose_lmax(response: Response, wanted: int | None) -> int:
+    """Take the lmax asked for, else 8, or the response's if that is less."""
+    return min(DEFAULT_LMAX, response.lmax) if wanted is None else wanted
 
 
-def fit_fodf(
+def response_lmax(wanted: int | None) -> int:
+    """Choose the lmax of a response for an fODF of the lmax asked for: 10, as MRtrix, or more."""
+    return max(_RESPONSE_LMAX, wanted or 0)
+
+
+def fit(
     dwi: Float[np.ndarray, "x y z volume"],
     gradients: GradientTable,
-    response: Response,
+    responses: Mapping[str, Response],
     mask: Bool[np.ndarray, "x y z"],
+    *,
+    model: FittedModel,
     lmax: int | None = None,
-) -> Float[np.ndarray, "x y z coeff"]:
-    """Deconvolve the response from one shell, in the mask.
+    directions: Float[np.ndarray, "n 3"] | None = None,
+) -> FodfFit:
+    """Fit the fODF, and the isotropic tissues of a multi-tissue model, in the mask.
 
     Parameters
     ----------
     dwi
         Diffusion series.
     gradients
-        Its table; the shell is chosen by `deconvolution_shell`.
-    response
-        Single-fibre response, in the units of ``dwi``. A voxel whose signal equals it gets an
-        fODF of integral 1, so amplitudes mean what they mean in MRtrix.
+        Its table. ``csd`` and ``ss2t`` use the shell of `deconvolution_shell` (``ss2t`` also b=0),
+        ``msmtcsd`` every shell.
+    responses
+        Responses by tissue, "WM", "GM", "CSF", in the units of ``dwi``.
     mask
-        Where to fit.
+        Where to fit. Voxels with a value that is not finite, without positive signal, with a mean
+        b=0 signal that is not positive, or with the same signal in every volume are left out and
+        counted.
+    model
+        ``csd``, ``ss2t`` or ``msmtcsd``.
     lmax
-        Largest degree of the fODF; default by `default_lmax`.
-
-    Returns
-    -------
-    fodf
-        float32, in MRtrix's real SH basis, scanner axes; zero outside the mask and where there is
-        no signal.
+        Largest degree of white matter; default by `choose_lmax`.
+    directions
+        Unit vectors along which amplitudes may not be negative; default
+        `difftract_bids.core.deconvolution.constraint_directions`.
 
     Raises
     ------
     ConfigError
-        If ``lmax`` is odd or exceeds the response's.
+        If ``lmax`` is odd or out of range, or a tissue's response is missing.
     GradientError
-        If the table does not fit the series or no shell can be deconvolved.
+        If the table does not fit the series, no shell can be deconvolved, there are fewer b-values
+        than tissues, or a response is of other shells than the data.
+    InputError
+        If shapes differ, or no voxel of the mask can be fitted.
 
     References
     ----------
-    Tournier et al. 2007, doi:10.1016/j.neuroimage.2007.02.016.
+    Tournier et al. 2007, doi:10.1016/j.neuroimage.2007.02.016; Jeurissen et al. 2014,
+    doi:10.1016/j.neuroimage.2014.07.061.
     """
-    if len(gradients.bvals_s_mm2) != dwi.shape[-1]:
-        raise GradientError(
-            f"The image has {dwi.shape[-1]} volumes, the gradient table "
-            f"{len(gradients.bvals_s_mm2)}.",
-            remedy="They must belong to the same image.",
+    _check(dwi, gradients, responses, mask, model)
+    left_out = _left_out(dwi, gradients, mask)
+    kept = mask & ~np.logical_or.reduce(list(left_out.values()))
+    if not kept.any():
+        raise InputError(
+            f"None of the {int(mask.sum())} voxels of the mask can be fitted: "
+            + ", ".join(f"{int(where.sum())} {reason}" for reason, where in left_out.items()),
+            where="mask",
+            remedy="Check that the mask covers the brain and belongs to this image.",
         )
-    _, volumes = deconvolution_shell(gradients)
-    degree = choose_lmax(gradients, lmax)
-    if degree % 2 or not 2 <= degree <= response.lmax:
-        raise ConfigError(
-            f"The fODF cannot have lmax {degree}: the response has lmax {response.lmax}.",
-            where="lmax",
-            remedy="Choose an even number from 2 up to the response's.",
-        )
-    fodf = np.zeros((*dwi.shape[:3], (degree + 1) * (degree + 2) // 2), dtype=np.float32)
-    signal = np.nan_to_num(dwi[mask][:, volumes].astype(np.float64), posinf=0.0, neginf=0.0)
-    fodf[mask] = deconvolve(signal, gradients.bvecs[volumes], response.deconvolved, degree)
-    return fodf
+    degree = choose_lmax(responses["WM"], lmax)
+    sphere = None if directions is None else torch.from_numpy(directions)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", UserWarning)
+        if model == "csd":
+            fitted = [_fit_csd(dwi, gradients, responses["WM"], kept, degree, sphere)]
+        else:
+            fitted = _fit_tissues(dwi, gradients, responses, kept, model, degree, sphere)
+    return FodfFit(
+        sh_coeffs=dict(zip(TISSUES[model], fitted, strict=True)),
+        lmax=degree,
+        left_out={reason: int(where.sum()) for reason, where in left_out.items() if where.any()},
+        notes=[str(warning.message) for warning in said if warning.category is UserWarning],
+    )
 
 
 def deconvolve(
@@ -127,78 +137,160 @@ def deconvolve(
     response: Float[np.ndarray, " order"],
     lmax: int,
 ) -> Float[np.ndarray, "voxel coeff"]:
-    """Deconvolve each voxel's signal under a non-negativity constraint (DIPY's ``csdeconv``).
-
-    Parameters
-    ----------
-    signal
-        Signal of one shell.
-    bvecs
-        Its unit gradient directions; the fODF is in the same frame.
-    response
-        Zonal coefficients in MRtrix's convention, at least up to ``lmax``.
-    lmax
-        Largest degree.
-
-    Returns
-    -------
-    fodf
-        Coefficients in MRtrix's basis; zeros where the signal is all zero or has no solution.
-
-    Raises
-    ------
-    InputError
-        If the response is not positive.
-
-    References
-    ----------
-    Tournier et al. 2007, doi:10.1016/j.neuroimage.2007.02.016.
-    """
-    if not response[0] > 0:
-        raise InputError(
-            f"The response's mean signal is {response[0]:g}; it must be positive.",
-            where="response",
-            remedy="Estimate it from voxels that have signal.",
-        )
-    degree = sh_degrees(lmax)
-    # A zonal convolution multiplies each degree by sqrt(4π / (2 l + 1)) r_l.
-    gain = np.sqrt(4 * np.pi / (2 * degree + 1)) * response[degree // 2]
-    forward = sh_basis(bvecs, lmax) * gain
-    normal = forward.T @ forward
-    normal += _NORM_WEIGHT * normal[0, 0] * np.eye(len(normal))
-    sphere = sh_basis(small_sphere.vertices, lmax)
-    # Both weights grow with the signal and the number of directions, as the data term does.
-    sphere *= len(bvecs) * response[0] / np.sqrt(_CONSTRAINT_DIRECTIONS * len(sphere))
-    fodf = np.zeros((len(signal), len(degree)))
+    """Deconvolve each voxel's signal of one shell; see `difftract_bids.core.deconvolution.csd`."""
     with warnings.catch_warnings():
-        # A voxel still switching directions after 50 iterations has a usable, if noisy, fODF.
-        warnings.filterwarnings("ignore", message="maximum number of iterations exceeded")
-        for voxel in np.flatnonzero(signal.any(axis=1)):
-            try:
-                fodf[voxel], _ = csdeconv(
-                    signal[voxel],
-                    forward,
-                    sphere,
-                    tau=0.0,
-                    convergence=_MAX_ITERATIONS,
-                    P=normal,
-                )
-            except np.linalg.LinAlgError:
-                continue
-    fodf[~np.isfinite(fodf).all(axis=1)] = 0.0
-    return fodf
+        # Where this is a step of something else, fewer directions than coefficients are no news.
+        warnings.filterwarnings("ignore", message=".*super-resolved", category=UserWarning)
+        return csd(
+            torch.from_numpy(np.ascontiguousarray(signal, np.float64)),
+            torch.from_numpy(np.ascontiguousarray(bvecs, np.float64)),
+            torch.from_numpy(np.ascontiguousarray(response, np.float64)),
+            lmax=lmax,
+        ).numpy()
 
 
-def sh_degrees(lmax: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def sh_degrees(lmax: int) -> Int[np.ndarray, " coeff"]:
     """Degree l of each coefficient, in MRtrix's order."""
-    return np.concatenate([np.full(2 * degree + 1, degree) for degree in range(0, lmax + 1, 2)])
+    return np.array([degree for degree, _ in sh.sh_degrees_and_orders(lmax)])
 
 
 def sh_basis(
     directions: Float[np.ndarray, "direction 3"], lmax: int
 ) -> Float[np.ndarray, "direction coeff"]:
-    """Evaluate MRtrix's real SH basis: DIPY's ``tournier07`` with ``legacy=False``."""
-    degree = sh_degrees(lmax)
-    order = np.concatenate([np.arange(-n, n + 1) for n in range(0, lmax + 1, 2)])
-    _, theta, phi = cart2sphere(*np.asarray(directions, dtype=np.float64).T)
-    return real_sh_tournier_from_index(order, degree, theta[:, None], phi[:, None], legacy=False)
+    """Evaluate MRtrix's real SH basis in unit directions."""
+    vectors = torch.from_numpy(np.ascontiguousarray(directions, np.float64))
+    return sh.sh_basis(vectors, lmax).numpy()
+
+
+def _fit_csd(
+    dwi: Float[np.ndarray, "x y z volume"],
+    gradients: GradientTable,
+    response: Response,
+    mask: Bool[np.ndarray, "x y z"],
+    lmax: int,
+    directions: torch.Tensor | None,
+) -> Float[np.ndarray, "x y z coeff"]:
+    bval, volumes = deconvolution_shell(gradients)
+    row = _row_of(response, bval, "WM")
+    fodf = csd(
+        torch.from_numpy(np.asarray(dwi)),
+        torch.from_numpy(gradients.bvecs),
+        torch.from_numpy(response.coefficients[row]),
+        lmax=lmax,
+        volumes=torch.from_numpy(volumes),
+        mask=torch.from_numpy(mask),
+        directions=directions,
+    )
+    return fodf.float().numpy()
+
+
+def _fit_tissues(
+    dwi: Float[np.ndarray, "x y z volume"],
+    gradients: GradientTable,
+    responses: Mapping[str, Response],
+    mask: Bool[np.ndarray, "x y z"],
+    model: FittedModel,
+    lmax: int,
+    directions: torch.Tensor | None,
+) -> list[Float[np.ndarray, "x y z coeff"]]:
+    shells = gradients.shell_volumes()
+    if model == "ss2t":
+        shells = [*shells[:1], deconvolution_shell(gradients)]
+    used = np.logical_or.reduce([volumes for _, volumes in shells])
+    shell = np.argmax([volumes[used] for _, volumes in shells], axis=0)
+    tissues = TISSUES[model]
+    rows = [
+        responses[tissue].coefficients[[_row_of(responses[tissue], b, tissue) for b, _ in shells]]
+        for tissue in tissues
+    ]
+    whole = dwi if used.all() else dwi[..., used]
+    found = msmt_csd(
+        torch.from_numpy(np.asarray(whole)),
+        torch.from_numpy(gradients.bvecs[used]),
+        torch.from_numpy(shell),
+        [torch.from_numpy(part) for part in rows],
+        lmax=[lmax if tissue == "WM" else 0 for tissue in tissues],
+        mask=torch.from_numpy(mask),
+        directions=directions,
+    )
+    return [part.float().numpy() for part in found]
+
+
+def _row_of(response: Response, bval_s_mm2: float, tissue: str) -> int:
+    """Find which row of a response is of a shell."""
+    apart = np.abs(np.array(response.bvals_s_mm2) - bval_s_mm2)
+    nearest = int(apart.argmin())
+    if apart[nearest] > max(_SAME_SHELL * bval_s_mm2, _SAME_SHELL_S_MM2):
+        raise GradientError(
+            f"The response of {tissue} has the shells {', '.join(_round(response.bvals_s_mm2))}; "
+            f"the data have b = {bval_s_mm2:.0f} s/mm².",
+            where="response",
+            remedy="Give a response estimated from data with the same b-values.",
+        )
+    return nearest
+
+
+def _round(bvals: tuple[float, ...]) -> list[str]:
+    return [f"{bval:.0f}" for bval in bvals]
+
+
+def _check(
+    dwi: Float[np.ndarray, "x y z volume"],
+    gradients: GradientTable,
+    responses: Mapping[str, Response],
+    mask: Bool[np.ndarray, "x y z"],
+    model: FittedModel,
+) -> None:
+    if len(gradients.bvals_s_mm2) != dwi.shape[-1]:
+        raise GradientError(
+            f"The image has {dwi.shape[-1]} volumes, the gradient table "
+            f"{len(gradients.bvals_s_mm2)}.",
+            remedy="They must belong to the same image.",
+        )
+    missing = [tissue for tissue in TISSUES[model] if tissue not in responses]
+    if missing:
+        raise ConfigError(
+            f"The model {model} needs the response of {', '.join(missing)} too.",
+            where="response",
+            remedy=f"Give responses of {', '.join(TISSUES[model])}.",
+        )
+    shells = gradients.shells()
+    if len(shells) < len(TISSUES[model]):
+        found = ", ".join(f"{bval:.0f}" for bval, _ in shells)
+        raise GradientError(
+            f"{len(shells)} b-values ({found} s/mm²) cannot tell {len(TISSUES[model])} tissues "
+            "apart.",
+            where="fODF model",
+            remedy="Choose ss2t or csd, or auto.",
+        )
+    if mask.shape != dwi.shape[:3]:
+        raise InputError(
+            f"The mask has the shape {mask.shape}, the image {dwi.shape[:3]}.",
+            where="mask",
+            remedy="Give a mask on the image's grid.",
+        )
+
+
+def _left_out(
+    dwi: Float[np.ndarray, "x y z volume"],
+    gradients: GradientTable,
+    mask: Bool[np.ndarray, "x y z"],
+) -> dict[str, Bool[np.ndarray, "x y z"]]:
+    """Find voxels of the mask whose signal is none, each under its first reason."""
+    reasons = {
+        reason: np.zeros(mask.shape, dtype=bool)
+        for reason in ("not finite", "without signal", "b=0 not positive", "constant")
+    }
+    b0 = gradients.b0_mask
+    for z in range(dwi.shape[2]):  # by slices, for their copies
+        signal, rest = dwi[:, :, z], mask[:, :, z].copy()
+        tests = (
+            ~np.isfinite(signal).all(axis=-1),
+            ~(signal > 0).any(axis=-1),
+            ~(signal[..., b0].mean(axis=-1) > 0) if b0.any() else np.zeros(rest.shape, bool),
+            (signal == signal[..., :1]).all(axis=-1),
+        )
+        for where, test in zip(reasons.values(), tests, strict=True):
+            where[:, :, z] = rest & test
+            rest &= ~test
+    return reasons

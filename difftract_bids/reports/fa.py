@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float
 
+from difftract_bids.core.colours import colour_fa
 from difftract_bids.reports.mosaic import Mosaic
-from difftract_bids.reports.style import direction_colors, save_svg
+from difftract_bids.reports.style import save_svg
 
 #: Brightness 1 at this FA, so that ordinary white matter is well lit.
 _BRIGHT_FA = 0.7
@@ -46,10 +47,7 @@ def plot_fa(
     ----------
     Pajevic and Pierpaoli 1999, doi:10.1002/(SICI)1522-2594(199909)42:3<526::AID-MRM15>3.0.CO;2-J.
     """
-    light = np.clip(np.nan_to_num(fa) / _BRIGHT_FA, 0.0, 1.0) * mask
-    colors = np.round(255 * light[..., None] * direction_colors(np.nan_to_num(v1))).astype(
-        np.uint8
-    )
+    colors = np.round(255 * colour_fa(fa / _BRIGHT_FA, v1) * mask[..., None]).astype(np.uint8)
     mosaic = Mosaic(mask, vox2ras)
     turned = mosaic.grid.turn(colors)
     for panel in mosaic:

@@ -36,6 +36,7 @@ def methods_markdown(text: str) -> str:
         f"{i}. {entry.authors} ({entry.year}). {entry.title}. *{entry.journal}*. {entry.url}"
         for i, entry in enumerate(cited(source), start=1)
     ]
+    entries = [entry.rstrip() for entry in entries]  # some have no address
     body = spelled_out(source, lambda reference: reference.short)
     return "\n".join([body, "", "### References", "", *entries, ""])
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import os
 from pathlib import Path
 
 import numpy as np
-from dipy.data import get_sphere
-from dipy.direction import peak_directions
-from dipy.reconst.shm import sh_to_sf_matrix
+import torch
 from jaxtyping import Bool, Float
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
@@ -17,6 +14,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from difftract_bids.core.fodf_peaks import all_peaks
 from difftract_bids.reports.mosaic import (
     PLANES,
     Canonical,
@@ -93,9 +91,7 @@ def plot_fodf_peaks(
 def fodf_peaks(
     sh_coeffs: Float[np.ndarray, "n coeff"], *, cutoff: float = 0.1
 ) -> Float[np.ndarray, "n 3 3"]:
-    """Find the three largest peaks of each fODF on a sphere of 724 directions.
-
-    Accurate to the sphere's spacing (about 4 degrees): for pictures, not for tracking.
+    """Find the three largest peaks of each fODF, those that are worth a stick.
 
     Returns
     -------
@@ -104,33 +100,16 @@ def fodf_peaks(
 
     Raises
     ------
-    ValueError
-        If the number of coefficients is not that of an even degree.
+    FodfError
+        If the number of coefficients is not that of an even degree from 2 to 12.
     """
-    sphere = get_sphere(name="repulsion724")
-    matrix, _ = sh_to_sf_matrix(
-        sphere, sh_order_max=_lmax(sh_coeffs.shape[-1]), basis_type="tournier07", legacy=False
-    )
-    peaks = np.zeros((len(sh_coeffs), _MAX_PEAKS, 3))
-    amplitudes = np.ascontiguousarray(np.nan_to_num(sh_coeffs).astype(np.float64) @ matrix)
-    for voxel in np.flatnonzero(amplitudes.max(axis=1, initial=0.0) >= cutoff):
-        directions, values, _ = peak_directions(
-            amplitudes[voxel],
-            sphere,
-            relative_peak_threshold=_RELATIVE_THRESHOLD,
-            min_separation_angle=_SEPARATION_DEG,
-        )
-        keep = np.flatnonzero(values >= cutoff)[:_MAX_PEAKS]
-        peaks[voxel, : len(keep)] = directions[keep] * values[keep, None]
-    return peaks
-
-
-def _lmax(n_coeffs: int) -> int:
-    lmax = round((math.sqrt(8 * n_coeffs + 1) - 3) / 2)
-    if lmax % 2 or (lmax + 1) * (lmax + 2) // 2 != n_coeffs:
-        message = f"{n_coeffs} coefficients are not those of an even spherical harmonic degree"
-        raise ValueError(message)
-    return lmax
+    return all_peaks(
+        torch.from_numpy(np.ascontiguousarray(sh_coeffs, dtype=np.float32)),
+        _MAX_PEAKS,
+        cutoff=cutoff,
+        relative_cutoff=_RELATIVE_THRESHOLD,
+        separation_deg=_SEPARATION_DEG,
+    ).numpy()
 
 
 def _layout(

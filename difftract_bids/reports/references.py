@@ -23,7 +23,8 @@ class Reference:
     title: str
     journal: str
     year: str
-    doi: str
+    #: Abstracts of conferences have none.
+    doi: str = ""
 
     @property
     def authors(self) -> str:
@@ -43,12 +44,14 @@ class Reference:
 
     @property
     def url(self) -> str:
-        """Address that resolves the DOI."""
+        """Address that resolves the DOI; empty if there is none."""
+        if not self.doi:
+            return ""
         return f"https://doi.org/{quote(self.doi, safe='/:().;')}"
 
 
 def bibliography() -> dict[str, Reference]:
-    """Read the packaged bibliography: every entry has author, title, journal, year and DOI."""
+    """Read the packaged bibliography: every entry has author, title, journal and year."""
     return {
         entry["key"]: Reference(entry["key"], **dict(_FIELD.findall(entry["fields"])))
         for entry in _ENTRY.finditer(packaged_text(BIBLIOGRAPHY))

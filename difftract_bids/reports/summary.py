@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from jaxtyping import Float
@@ -108,6 +108,8 @@ class RunSummary:
         Their size, millimetres.
     shells
         (mean b-value in s/mm², number of volumes) of each, b=0 first.
+    fodf
+        Name and value of what there is to say about the fODFs.
     n_streamlines
         Streamlines kept.
     n_seeds
@@ -132,6 +134,7 @@ class RunSummary:
     median_length_mm: float | None = None
     stop_reasons: Mapping[str, int] = field(default_factory=dict)
     seed_fates: Mapping[str, int] = field(default_factory=dict)
+    fodf: Sequence[tuple[str, str]] = ()
     connectomes: Sequence[ConnectomeFacts] = ()
     notices: Sequence[Notice] = ()
 
@@ -170,6 +173,27 @@ class About:
     inputs: Sequence[str] = ()
     software: Mapping[str, str] = field(default_factory=dict)
     started: str = ""
+
+
+def fodf_facts(sidecar: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Say which fODF model there is and why, from the sidecar of the fODFs of white matter.
+
+    Returns
+    -------
+    list of tuple
+        Name and value of each row of the table; none if the sidecar is empty.
+    """
+    if "FODFModel" not in sidecar:
+        return []
+    described = sidecar["Model"]["Description"]
+    model = f"{described} ({sidecar['FODFModel']}), as {sidecar['FODFModelReason']}"
+    facts = [("fODF model", model)]
+    if "OrientationEncoding" in sidecar:
+        facts.append(("lmax", str(sidecar["OrientationEncoding"]["SphericalHarmonicDegree"])))
+    if "NormalisedBy" in sidecar:
+        low, high = (sidecar["NormalisedBy"]["FieldPercentiles"][p] for p in ("1", "99"))
+        facts.append(("Intensity normalisation", f"field from {low:.3g} to {high:.3g}"))
+    return facts
 
 
 def notices_from_figures(summary: RunSummary) -> list[Notice]:

@@ -7,13 +7,34 @@ from pathlib import Path
 import numpy as np
 import problems
 import pytest
+import torch
 
 from difftract_bids.bids.outputs import OUTPUTS
+from difftract_bids.core.deconvolution.convolution import convolution_matrix
+from difftract_bids.io.gradients import write_gradients
 from difftract_bids.io.images import save_volume
+from difftract_bids.modelling.response import write_response
+from difftract_bids.modelling.zonal import Response
+from difftract_bids.phantom.schemes import make_scheme
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+def write_signal(fodf, affine, folder):
+    """Write what a scanner would measure of the fODFs, and the response it would have."""
+    table = make_scheme([2000.0], 64, 2)
+    rows = np.array([[3.5, 0, 0, 0, 0], [1.3, -0.9, 0.4, -0.12, 0.03]])
+    response = Response((0.0, 2000.0), 1000 * rows)
+    matrix = convolution_matrix(
+        torch.from_numpy(table.bvecs),
+        torch.from_numpy(response.coefficients)[(table.bvals_s_mm2 > 0).astype(int)],
+        8,
+    )
+    save_volume((fodf.double() @ matrix.T).float().numpy(), affine.numpy(), folder / "dwi.nii.gz")
+    write_gradients(table, affine.numpy(), folder / "dwi")
+    write_response(response, folder / "response.txt")
 
 
 @pytest.mark.parametrize("block", range(len(BLOCKS)))
@@ -22,12 +43,13 @@ def test_every_python_block_runs(block, tmp_path, monkeypatch):
     fodf = problems.crossing_bundles(affine, shape=(16, 16, 8)).float()
     save_volume(fodf.numpy(), affine.numpy(), tmp_path / "fodf.nii.gz")
     save_volume((fodf[..., 0] != 0).numpy(), affine.numpy(), tmp_path / "mask.nii.gz")
+    write_signal(fodf, affine, tmp_path)
     monkeypatch.chdir(tmp_path)
     names = {}
     exec(compile(BLOCKS[block], "README.md", "exec"), names)  # noqa: S102
     if "streamlines" in names:
         assert len(names["streamlines"]) > 50
-        gradient = names["fodf"].grad.numpy()
+        gradient = names.get("dwi", names["fodf"]).grad.numpy()
         assert np.isfinite(gradient).all()
         assert gradient.any()
     if "result" in names:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from difftract_bids.config import Config, SeedingConfig, TrackingConfig, merge
+from difftract_bids.config import Config, FodfConfig, SeedingConfig, TrackingConfig, merge
 from difftract_bids.errors import ConfigError
 
 
@@ -10,6 +10,12 @@ def test_every_setting_survives_toml(tmp_path):
     tables = {
         "tracking": {"integrator": "rk4", "step_size_mm": 0.25, "cutoff": 0.05},
         "seeding": {"n_seeds": 7},
+        "fodf": {
+            "model": "msmtcsd",
+            "response": ["w", "g", "c"],
+            "normalise_tissues": False,
+            "lmax": 6,
+        },
         "regions": {"include": ["a.nii", "1,-2,3,4"], "stop": True},
         "output": {"tractogram": False, "tractogram_tolerance_mm": 0.0},
         "atlases": ["A", 'B="quoted"\\path'],
@@ -29,6 +35,19 @@ def test_every_setting_survives_toml(tmp_path):
         ({"tracking": {"max_angle_deg": 120.0}}, "max_angle_deg"),
         ({"tracking": {"integrator": "rk45"}}, "rk4_classic"),
         ({"fodf": {"lmax": 7}}, "even number from 2 to 12"),
+        ({"fodf": {"model": "msmt"}}, "one of auto, csd, msmtcsd, ss2t"),
+        ({"fodf": {"response_algorithm": "msmt_5tt"}}, "tournier, fa, dhollander"),
+        ({"fodf": {"model": "csd", "response": ["a", "b", "c"]}}, "3 responses .* has 1: WM"),
+        ({"fodf": {"model": "msmtcsd", "response": ["a", "b"]}}, "has 3: WM GM CSF"),
+        ({"fodf": {"model": "ss2t", "response": ["a", "b", "c"]}}, "has 2: WM CSF"),
+        ({"fodf": {"response": ["a"], "response_algorithm": "fa"}}, "response_algorithm"),
+        ({"fodf": {"response": [""]}}, "response"),
+        ({"fodf": {"model": "ss2t", "response_algorithm": "fa"}}, "white matter alone"),
+        ({"fodf": {"input_fodf": "a.nii", "response": ["b"]}}, "input_fodf and response "),
+        ({"fodf": {"input_fodf": "a.nii", "model": "csd"}}, "input_fodf and model"),
+        ({"fodf": {"input_fodf": "a.nii", "lmax": 8}}, "input_fodf and lmax"),
+        ({"fodf": {"input_fodf": " "}}, "input_fodf"),
+        ({"output": {"sh_basis": "dipy"}}, "one of mrtrix3, descoteaux07"),
         ({"seeding": {"n_seeds": 0}}, "n_seeds"),
         ({"connectome": {"assignment_radius_mm": float("nan")}}, "assignment_radius_mm"),
         ({"seeding": 3}, r"\[seeding\] is not a table"),
@@ -112,3 +131,17 @@ def test_a_million_streamlines_are_found_unless_something_else_ends_it(settings,
 def test_seeds_come_from_one_place(two):
     with pytest.raises(ConfigError, match=" and ".join(two)):
         SeedingConfig(**two)
+
+
+@pytest.mark.parametrize(
+    ("model", "wanted", "algorithm"),
+    [
+        ("csd", "auto", "tournier"),
+        ("msmtcsd", "auto", "dhollander"),
+        ("ss2t", "auto", "dhollander"),
+        ("csd", "fa", "fa"),
+        ("csd", "dhollander", "dhollander"),
+    ],
+)
+def test_responses_are_estimated_as_the_model_needs_unless_told(model, wanted, algorithm):
+    assert FodfConfig(response_algorithm=wanted).algorithm_of(model) == algorithm

@@ -423,3 +423,6 @@ def test_fewer_directions_than_coefficients_are_warned_of():
         csd(signal, bvecs, response)
     with pytest.warns(UserWarning, match="super-resolved"):
         CSD(bvecs, response)(signal)
+    dwi, bvecs, shell, responses, _ = multi_shell(2, n_directions=12)
+    with pytest.warns(UserWarning, match="36 directions for 45 coefficients"):
+        msmt_csd(dwi, bvecs, shell, responses)

@@ -14,6 +14,7 @@ from matplotlib.colors import to_rgb
 from nibabel.affines import from_matvec
 from nibabel.eulerangles import euler2mat
 
+from difftract_bids.errors import FodfError
 from difftract_bids.io.gradients import GradientTable
 from difftract_bids.reports.fa import plot_fa
 from difftract_bids.reports.gradients import equal_area, plot_gradients, shell_members
@@ -189,7 +190,7 @@ def test_peaks_below_the_cutoff_are_left_out():
 
 
 def test_coefficients_of_no_even_degree_are_refused():
-    with pytest.raises(ValueError, match="16 coefficients"):
+    with pytest.raises(FodfError, match="16 coefficients"):
         fodf_peaks(np.zeros((1, 16)))
 
 

@@ -5,12 +5,12 @@ from dipy.data import get_sphere
 from scipy.spatial.transform import Rotation
 
 from difftract_bids.errors import ConfigError, GradientError, InputError
-from difftract_bids.io.gradients import read_gradients, to_fsl_bvecs
+from difftract_bids.io.gradients import GradientTable, read_gradients, to_fsl_bvecs
 from difftract_bids.modelling.fodf import (
+    choose_lmax,
     deconvolution_shell,
     deconvolve,
-    default_lmax,
-    fit_fodf,
+    fit,
     sh_basis,
     sh_degrees,
 )
@@ -85,12 +85,9 @@ def test_crossing_fibres_are_found_in_scanner_axes_with_an_oblique_affine(tmp_pa
     fibres = np.array([[0.8, 0.6, 0.0], [0.36, -0.48, 0.8]])
     signal = 600 * decay(table.bvals_s_mm2, fibres @ table.bvecs.T).mean(axis=0)
     read_back = read_gradients(tmp_path / "bval", tmp_path / "bvec", vox2ras)
-    fodf = fit_fodf(
-        signal[None, None, None],
-        read_back,
-        response_of(2500.0, s0=600.0),
-        np.ones((1, 1, 1), dtype=bool),
-    )
+    responses = {"WM": response_of(2500.0, s0=600.0)}
+    one = np.ones((1, 1, 1), dtype=bool)
+    fodf = fit(signal[None, None, None], read_back, responses, one, model="csd").sh_coeffs["WM"]
     assert fodf.shape == (1, 1, 1, 45)
     assert fodf.dtype == np.float32
     assert angles_deg(peak_directions(fodf[0, 0, 0], 8, 2), fibres).max() < 2.0
@@ -132,31 +129,104 @@ def test_more_coefficients_than_directions_can_still_be_fitted():
     assert angles_deg(peak_directions(fodf[0], 8, 1), fibre)[0] < 2.0
 
 
-def test_bad_values_and_voxels_outside_the_mask_are_zero():
-    table = scheme((1000, 30), n_b0=2)
-    dwi = np.ones((2, 2, 2, 32)) * decay(table.bvals_s_mm2, table.bvecs @ [0, 0, 1.0])
+def tissue_responses(lmax=8):
+    """Responses of a cylinder, of grey matter and of fluid on the shells of `tissue_signal`."""
+    bvals = (0.0, 1000.0, 2500.0)
+    white = np.concatenate([response_of(b, lmax).coefficients[1:] for b in bvals])
+    root = np.sqrt(4 * np.pi)
+    grey = [[1.2 * root * np.exp(-b * 0.8e-3)] for b in bvals]
+    fluid = [[3 * root * np.exp(-b * 3e-3)] for b in bvals]
+    return {
+        "WM": Response(bvals, white),
+        "GM": Response(bvals, np.array(grey)),
+        "CSF": Response(bvals, np.array(fluid)),
+    }
+
+
+def tissue_signal(table, share):
+    fibre = decay(table.bvals_s_mm2, table.bvecs @ directions(9)[3])
+    grey, fluid = (np.exp(-table.bvals_s_mm2 * d) for d in (0.8e-3, 3e-3))
+    return share[..., :1] * fibre + share[..., 1:2] * 1.2 * grey + share[..., 2:] * 3 * fluid
+
+
+def test_voxels_without_a_usable_signal_are_zero_and_counted_by_reason():
+    table = scheme((1000, 50), n_b0=2)
+    dwi = np.ones((3, 2, 2, 52)) * decay(table.bvals_s_mm2, table.bvecs @ [0, 0, 1.0])
     dwi[0, 0, 0] = np.nan
     dwi[0, 0, 1] = 0
     dwi[0, 1, 0, 4] = np.inf
-    mask = np.ones((2, 2, 2), dtype=bool)
-    mask[1] = False
-    fodf = fit_fodf(dwi, table, response_of(1000.0), mask)
-    assert fodf.shape[-1] == 28
+    dwi[0, 1, 1] = 7.5
+    dwi[1, 0, 0, :2] = -1
+    dwi[1, 0, 1, 6] = -1
+    mask = np.ones((3, 2, 2), dtype=bool)
+    mask[2] = False
+    fitted = fit(dwi, table, {"WM": response_of(1000.0)}, mask, model="csd")
+    fodf = fitted.sh_coeffs["WM"]
+    assert fodf.dtype == np.float32
     assert np.isfinite(fodf).all()
-    assert not fodf[~mask].any()
-    assert not fodf[0, 0].any()
-    assert fodf[0, 1, 0].any()
-    assert fodf[0, 1, 1].any()
+    assert fitted.left_out == {
+        "not finite": 2, "without signal": 1, "b=0 not positive": 1, "constant": 1
+    }  # fmt: skip
+    there = fodf.any(axis=-1)
+    assert there.sum() == 3
+    assert there[1, 0, 1]  # one negative value is noise, and counts as 0
+    with pytest.raises(InputError, match=r"None of the 1 voxels .* 1 not finite"):
+        fit(dwi, table, {"WM": response_of(1000.0)}, np.isnan(dwi[..., 0]), model="csd")
 
 
 def test_only_the_chosen_shell_enters_the_fit():
     table = scheme((1000, 30), (2000, 60), n_b0=2)
     fibre = directions(9)[3]
     dwi = decay(table.bvals_s_mm2, table.bvecs @ fibre)[None, None, None]
-    mask, response = np.ones((1, 1, 1), dtype=bool), response_of(2000.0)
-    expected = fit_fodf(dwi, table, response, mask)
-    spoilt = np.where(table.bvals_s_mm2 < 1500, 0.123, dwi)
-    np.testing.assert_array_equal(fit_fodf(spoilt, table, response, mask), expected)
+    mask, responses = np.ones((1, 1, 1), dtype=bool), {"WM": response_of(2000.0)}
+    expected = fit(dwi, table, responses, mask, model="csd").sh_coeffs["WM"]
+    spoilt = np.where((table.bvals_s_mm2 < 1500) & ~table.b0_mask, 0.123, dwi)
+    found = fit(spoilt, table, responses, mask, model="csd").sh_coeffs["WM"]
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_several_tissues_share_the_signal_out():
+    table = scheme((1000, 60), (2500, 60), n_b0=6)
+    share = np.random.default_rng(0).dirichlet([1, 1, 1], size=(4, 3, 2))
+    mask = np.ones((4, 3, 2), dtype=bool)
+    responses = tissue_responses()
+    fitted = fit(tissue_signal(table, share), table, responses, mask, model="msmtcsd")
+    assert list(fitted.sh_coeffs) == ["WM", "GM", "CSF"]
+    assert [part.shape[-1] for part in fitted.sh_coeffs.values()] == [45, 1, 1]
+    fluid = fitted.sh_coeffs["CSF"][..., 0] * np.sqrt(4 * np.pi)
+    np.testing.assert_allclose(fluid, share[..., 2], atol=0.02)
+    total = sum(part[..., 0] for part in fitted.sh_coeffs.values()) * np.sqrt(4 * np.pi)
+    np.testing.assert_allclose(total, 1, atol=0.05)
+
+
+def test_one_shell_and_b0_tell_two_tissues_apart():
+    table = scheme((1000, 30), (2500, 60), n_b0=6)
+    share = np.random.default_rng(0).dirichlet([1, 1, 1], size=(4, 3, 2))
+    share[..., 1] = 0
+    mask = np.ones((4, 3, 2), dtype=bool)
+    dwi = tissue_signal(table, share)
+    dwi[..., np.abs(table.bvals_s_mm2 - 1000) < 1] = np.nan  # the other shell is not looked at
+    found = fit(np.nan_to_num(dwi), table, tissue_responses(), mask, model="ss2t").sh_coeffs
+    assert list(found) == ["WM", "CSF"]
+    # An fODF that may not be negative cannot be as sharp as one fibre: its mean is a little more.
+    for tissue, column, tolerance in (("WM", 0, 0.05), ("CSF", 2, 0.02)):
+        fraction = found[tissue][..., 0] * np.sqrt(4 * np.pi)
+        np.testing.assert_allclose(fraction, share[..., column], atol=tolerance)
+
+
+def test_b_values_with_jitter_belong_to_their_shell():
+    exact = scheme((1000, 40), (2500, 60), n_b0=6)
+    jitter = np.random.default_rng(0).normal(0, 12, len(exact.bvals_s_mm2))
+    table = GradientTable(np.clip(exact.bvals_s_mm2 + jitter, 0, None), exact.bvecs)
+    assert [count for _, count in table.shells()] == [6, 40, 60]
+    share = np.full((1, 1, 1, 3), 1 / 3)
+    mask, responses = np.ones((1, 1, 1), dtype=bool), tissue_responses()
+    dwi = tissue_signal(exact, share)
+    expected, found = (
+        fit(dwi, which, responses, mask, model="msmtcsd").sh_coeffs["WM"]
+        for which in (exact, table)
+    )
+    np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize(
@@ -174,21 +244,34 @@ def test_the_largest_shell_with_enough_directions_is_deconvolved(shells, expecte
     assert (scheme(*shells, n_b0=2).bvals_s_mm2[volumes] == bval).all()
 
 
-def test_the_default_lmax_follows_the_number_of_directions():
-    assert [default_lmax(n) for n in (6, 14, 15, 28, 32, 44, 45, 90)] == [2, 2, 4, 6, 6, 6, 8, 8]
-    with pytest.raises(GradientError, match="5 directions"):
-        default_lmax(5)
+def test_the_default_lmax_is_8_and_too_few_directions_are_told_of():
+    assert choose_lmax(response_of(1000.0, 10), None) == 8
+    assert choose_lmax(response_of(1000.0, 6), None) == 6
+    assert choose_lmax(response_of(1000.0, 6), 10) == 10
+    table = scheme((1000, 30), n_b0=2)
+    dwi = decay(table.bvals_s_mm2, table.bvecs @ [0, 0, 1.0])[None, None, None]
+    fitted = fit(dwi, table, {"WM": response_of(1000.0)}, np.ones((1, 1, 1), bool), model="csd")
+    assert fitted.lmax == 8
+    assert "30 directions for 45 coefficients" in fitted.notes[0]
 
 
 def test_what_cannot_be_fitted_is_refused():
     table, mask = scheme((1000, 30), n_b0=2), np.ones((2, 2, 2), dtype=bool)
-    dwi = np.ones((2, 2, 2, 32))
-    for lmax in (3, 10):
-        with pytest.raises(ConfigError, match=f"lmax {lmax}"):
-            fit_fodf(dwi, table, response_of(1000.0), mask, lmax)
+    dwi, responses = np.random.default_rng(0).random((2, 2, 2, 32)), {"WM": response_of(1000.0)}
+    for lmax in (3, 14):
+        with pytest.raises(ConfigError, match=f"lmax is {lmax}"):
+            fit(dwi, table, responses, mask, model="csd", lmax=lmax)
     with pytest.raises(GradientError, match="31 volumes"):
-        fit_fodf(dwi[..., 1:], table, response_of(1000.0), mask)
+        fit(dwi[..., 1:], table, responses, mask, model="csd")
     with pytest.raises(GradientError, match="b=1000: 5"):
         deconvolution_shell(scheme((1000, 5), n_b0=2))
-    with pytest.raises(InputError, match="must be positive"):
+    with pytest.raises(InputError, match="mean signals down to 0"):
         deconvolve(dwi[0, 0, :, 2:], table.bvecs[2:], np.zeros(5), 6)
+    with pytest.raises(InputError, match=r"mask has the shape \(2, 2, 1\)"):
+        fit(dwi, table, responses, mask[..., :1], model="csd")
+    with pytest.raises(GradientError, match=r"2 b-values \(0, 1000 s/mm²\) cannot tell 3"):
+        fit(dwi, table, tissue_responses(), mask, model="msmtcsd")
+    with pytest.raises(ConfigError, match="needs the response of CSF"):
+        fit(dwi, table, responses, mask, model="ss2t")
+    with pytest.raises(GradientError, match="shells 0, 2000; the data have b = 1000"):
+        fit(dwi, table, {"WM": response_of(2000.0)}, mask, model="csd")

@@ -4,15 +4,66 @@ from pathlib import Path
 
 import pytest
 
+from difftract_bids.bids.fodf_model import ModelChoice
 from difftract_bids.bids.layout import open_derivatives
 from difftract_bids.bids.outputs import OUTPUTS, missing_outputs, output_path, promised_outputs
 from difftract_bids.bids.runs import DWIRun
-from difftract_bids.config import Config, OutputConfig, TrackingConfig
+from difftract_bids.config import (
+    TISSUES,
+    Config,
+    FodfConfig,
+    OutputConfig,
+    TrackingConfig,
+)
 
 
-def dwi_run(t1w=None, **entities):
+def dwi_run(t1w=None, model="csd", **entities):
     files = (Path("a.nii.gz"), Path("a.bval"), Path("a.bvec"))
-    return DWIRun({"subject": "01", **entities}, *files, t1w=t1w)
+    chosen = ModelChoice(model, "it was asked for")
+    return DWIRun({"subject": "01", **entities}, *files, t1w=t1w, fodf_model=chosen)
+
+
+def of_fodf(model, **settings):
+    config = Config(fodf=FodfConfig(**settings))
+    names = promised_outputs(dwi_run(model=model), ["A"], config)
+    stem = f"sub-01/dwi/sub-01_model-{model}_"
+    return sorted(
+        name.removeprefix(stem)
+        for name in names
+        if name.startswith(stem) and not name.endswith(".json")
+    )
+
+
+MAPS = [f"param-{param}_dwimap.nii.gz" for param in ("afdtotal", "nufo", "peak")]
+
+
+def test_one_tissue_has_one_fodf_and_one_response():
+    expected = ["label-WM_response.txt", "param-fod_dwimap.nii.gz", *MAPS]
+    assert of_fodf("csd") == sorted(expected)
+
+
+@pytest.mark.parametrize("model", ["msmtcsd", "ss2t"])
+def test_each_tissue_of_a_model_has_an_fodf_and_a_response_with_its_label(model):
+    expected = [
+        name
+        for tissue in TISSUES[model]
+        for name in (f"label-{tissue}_response.txt", f"param-fod_label-{tissue}_dwimap.nii.gz")
+    ]
+    assert of_fodf(model) == sorted(expected + MAPS)
+
+
+def test_responses_that_were_given_are_no_outputs():
+    assert not [name for name in of_fodf("csd", response=("r.txt",)) if "response" in name]
+    expected = ["param-fod_dwimap.nii.gz", *MAPS]
+    assert of_fodf("given", input_fodf="f.nii.gz") == sorted(expected)
+
+
+def test_figures_follow_the_model():
+    shown = {}
+    for model in ("csd", "msmtcsd", "given"):
+        names = " ".join(promised_outputs(dwi_run(model=model), ["A"], Config()))
+        shown[model] = [desc for desc in ("response", "tissues") if f"desc-{desc}_dwi" in names]
+    assert shown == {"csd": ["response"], "msmtcsd": ["response", "tissues"], "given": []}
 
 
 def test_matrices_are_named_as_the_drafts_of_the_standard_have_them():
@@ -68,11 +119,15 @@ def test_missing_and_empty_outputs_are_both_found(tmp_path):
 
 @pytest.mark.parametrize("key", OUTPUTS)
 def test_pybids_reads_back_every_entity_of_every_output(tmp_path, key):
-    run = dwi_run(session="A", run="1")
+    run = dwi_run(session="A", run="1", model="msmtcsd")
     path = tmp_path / output_path(run, key, Config(), "X" if OUTPUTS[key].per_atlas else None)
     path.parent.mkdir(parents=True)
     path.write_text("x")
     (tmp_path / "dataset_description.json").write_text('{"Name": "n", "BIDSVersion": "1.10.0"}')
     (found,) = open_derivatives(tmp_path).get(subject="01", session="A")
     wanted = dict(OUTPUTS[key].entities)
+    if OUTPUTS[key].of_fodf:
+        wanted["model"] = "msmtcsd"
+    if OUTPUTS[key].tissue:
+        wanted["label"] = OUTPUTS[key].tissue
     assert {name: found.get_entities()[name] for name in wanted} == wanted

@@ -9,6 +9,11 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from difftract_bids.bids.fodf_sidecars import (
+    model_metadata,
+    normalisation_metadata,
+    sh_encoding,
+)
 from difftract_bids.config import Config
 from difftract_bids.errors import InputError
 from difftract_bids.reports.assembly import assemble_report
@@ -22,12 +27,13 @@ from difftract_bids.reports.summary import (
     ConnectomeFacts,
     Notice,
     RunSummary,
+    fodf_facts,
     notices_from_figures,
     write_about_html,
     write_summary_html,
 )
 
-PER_RUN = ("gradients", "mask", "coreg", "fa", "fodf", "tractogram")
+PER_RUN = ("gradients", "mask", "coreg", "fa", "response", "tissues", "fodf", "tractogram")
 PER_ATLAS = ("parcellation", "connectome")
 SVG = '<?xml version="1.0"?>\n<svg width="9pt" viewBox="0 0 9 9" xmlns="http://www.w3.org/2000/svg"/>'
 RUN = RunSummary(
@@ -257,9 +263,30 @@ def test_every_citation_is_linked_to_its_reference_with_a_doi(tmp_path):
     assert path.read_text().count("https://doi.org/10.") >= 2 * len(references)
 
 
+def test_a_reference_without_a_doi_has_no_link(tmp_path):
+    path = write_methods("### A\n\nNormalised [@raffelt2017].\n", tmp_path / "methods.html")
+    assert "Raffelt" in path.read_text()
+    assert "https://doi.org" not in path.read_text()
+
+
+def test_the_summary_says_which_model_there_is_and_why(tmp_path):
+    sidecar = {
+        **model_metadata("msmtcsd", "there are 3 usable shells"),
+        **sh_encoding(8, "mrtrix3"),
+        **normalisation_metadata(balance={"WM": 1.0}, reference=0.28, field_range=(0.8, 1.2)),
+    }
+    run = replace(RUN, fodf=fodf_facts(sidecar))
+    text = write_summary_html(run, tmp_path / "s.html").read_text()
+    for words in ("(msmtcsd), as there are 3 usable shells", "<td>8</td>", "from 0.8 to 1.2"):
+        assert words in text
+    assert fodf_facts({}) == []
+
+
 def test_the_bibliography_is_complete():
     for reference in bibliography().values():
-        assert re.fullmatch(r"10\.\d{4,}/\S+", reference.doi)
+        # Abstracts of conferences have no DOI; they are found by meeting and number.
+        abstract = re.search(r"International Society|ISMRM", reference.journal)
+        assert abstract or re.fullmatch(r"10\.\d{4,}/\S+", reference.doi)
         assert re.fullmatch(r"\d{4}", reference.year)
         assert reference.title
         assert reference.journal

@@ -2,19 +2,25 @@
 
 import numpy as np
 import pytest
-from datasets import write_dataset
+from datasets import ONE_SHELL, TWO_SHELLS, write_dataset
 from nipype.interfaces.base import isdefined
 
 from difftract_bids.bids.plan import make_plan
-from difftract_bids.config import Config, merge
-from difftract_bids.io.images import save_volume
+from difftract_bids.config import Config, FodfConfig, merge
+from difftract_bids.errors import ConfigError
+from difftract_bids.io.images import load_volume, save_volume
 from difftract_bids.reports.methods import methods_markdown
 from difftract_bids.reports.references import bibliography
 from difftract_bids.workflows.app import init_difftract_wf
+from difftract_bids.workflows.fodf import fodf_methods, init_fodf_wf
 
 
-def build(tmp_path, *, t1w=False, participants=("01",), sessions=(None,), **tables):
-    dataset = write_dataset(tmp_path / "bids", participants, sessions=sessions, t1w=t1w)
+def build(
+    tmp_path, *, t1w=False, participants=("01",), sessions=(None,), shells=ONE_SHELL, **tables
+):
+    dataset = write_dataset(
+        tmp_path / "bids", participants, sessions=sessions, t1w=t1w, shells=shells
+    )
     config = merge(Config(), tables, where="here")
     plan = make_plan(dataset, tmp_path / "out", tmp_path / "work", config)
     return init_difftract_wf(plan, omp_nthreads=3)
@@ -138,9 +144,120 @@ def test_each_run_tracks_with_its_own_files_and_all_share_a_methods_text(tmp_pat
     assert "visited wm-{subject}.nii.gz and the sphere (1,2,3,4) mm and ended then" in text
 
 
+def in_stage(workflow, stage="fodf_wf"):
+    """Nodes of a stage, and what they save."""
+    prefix = f"sub_01_wf.dwi_wf.{stage}."
+    return {name.removeprefix(prefix) for name in nodes(workflow) if name.startswith(prefix)}
+
+
+def check_inputs(workflow):
+    test_every_mandatory_input_of_every_node_is_set_or_connected(workflow)
+
+
+def test_one_shell_is_deconvolved_into_one_tissue(workflow):
+    assert in_stage(workflow) == {
+        "inputnode", "outputnode", "tensor", "maps", "response", "fodf", "notes"
+    }  # fmt: skip
+    assert nodes(workflow)["sub_01_wf.dwi_wf.fodf_wf.fodf"].inputs.model == "csd"
+    assert "of a single shell" in methods_markdown(workflow.visit_desc())
+
+
+def test_two_shells_are_deconvolved_into_three_tissues_that_are_normalised(tmp_path):
+    workflow = build(tmp_path, shells=TWO_SHELLS)
+    check_inputs(workflow)
+    assert "normalise" in in_stage(workflow)
+    fit = nodes(workflow)["sub_01_wf.dwi_wf.fodf_wf.fodf"].inputs
+    assert fit.model == "msmtcsd"
+    assert "2 usable shells" in fit.model_reason
+    saved = in_stage(workflow, "derivatives_wf")
+    assert {"ds_fodf", "ds_fodf_gm", "ds_fodf_csf", "ds_response_gm"} <= saved
+    assert {"plot_response", "plot_tissues"} <= in_stage(workflow, "report_wf")
+    text = methods_markdown(workflow.visit_desc())
+    for words in ("Jeurissen", "Dhollander et al., 2019", "Raffelt et al., 2017"):
+        assert words in text
+    assert "Tournier et al., 2013" not in text
+
+
+def source_of(graph, node, field):
+    """Follow an input back to the node that computes it."""
+    for source, _, data in graph.in_edges(node, data=True):
+        for output, target in data["connect"]:
+            if target == field:
+                passes_on = source.name in {"inputnode", "outputnode"}
+                return source_of(graph, source, output) if passes_on else source.name
+    return None
+
+
+@pytest.mark.parametrize(("normalise", "last"), [(True, "normalise"), (False, "fodf")])
+def test_normalised_tissues_are_tracked_unless_that_is_not_wanted(tmp_path, normalise, last):
+    workflow = build(tmp_path, shells=TWO_SHELLS, fodf={"normalise_tissues": normalise})
+    graph = workflow._create_flat_graph()
+    by_name = {node.name: node for node in graph.nodes}
+    assert source_of(graph, by_name["track"], "fodf") == last
+    assert source_of(graph, by_name["ds_fodf_csf"], "in_file") == last
+    assert source_of(graph, by_name["ds_fodf_csf"], "meta_dict") == last
+    text = methods_markdown(workflow.visit_desc())
+    assert ("not normalised" in text) != normalise
+
+
+def test_two_tissues_of_one_shell_have_no_grey_matter(tmp_path):
+    workflow = build(tmp_path, fodf={"model": "ss2t"})
+    check_inputs(workflow)
+    saved = in_stage(workflow, "derivatives_wf")
+    assert {"ds_fodf", "ds_fodf_csf", "ds_response_wm", "ds_response_csf"} <= saved
+    assert not [name for name in saved if name.endswith("_gm")]
+
+
+def test_given_responses_are_not_estimated_and_not_saved(tmp_path):
+    path = tmp_path / "response.txt"
+    path.write_text("# Shells: 0,1000\n900 0\n500 -100\n")
+    workflow = build(tmp_path, fodf={"response": [str(path)]})
+    check_inputs(workflow)
+    response = nodes(workflow)["sub_01_wf.dwi_wf.fodf_wf.response"]
+    assert response.inputs.response_wm == str(path)
+    assert not [name for name in in_stage(workflow, "derivatives_wf") if "response" in name]
+    assert "were given (response.txt)" in methods_markdown(workflow.visit_desc())
+
+
+def test_a_given_image_is_tracked_and_nothing_is_fitted(tmp_path):
+    write_dataset(tmp_path / "bids")
+    dwi = load_volume(tmp_path / "bids/sub-01/dwi/sub-01_dwi.nii.gz")
+    fodf = np.zeros((*dwi.data.shape[:3], 15), np.float32)
+    fodf[..., 0] = 0.3
+    save_volume(fodf, dwi.vox2ras, tmp_path / "fod-01.nii.gz")
+    given = str(tmp_path / "fod-{subject}.nii.gz")
+    workflow = build(tmp_path, fodf={"input_fodf": given})
+    check_inputs(workflow)
+    assert in_stage(workflow) == {"inputnode", "outputnode", "tensor", "maps", "take"}
+    take = nodes(workflow)["sub_01_wf.dwi_wf.fodf_wf.take"]
+    assert take.inputs.in_file == given.format(subject="01")
+    assert "the image fod-{subject}.nii.gz" in methods_markdown(workflow.visit_desc())
+
+
+def test_saved_images_are_converted_and_tracked_ones_are_not(tmp_path, workflow):
+    other = build(tmp_path / "other", t1w=True, output={"sh_basis": "descoteaux07"})
+    check_inputs(other)
+    added = {name.split(".")[-1] for name in set(nodes(other)) - set(nodes(workflow))}
+    assert added == {"convert_fodf"}
+    hashes = [track_node(each).inputs.get_hashval()[1] for each in (workflow, other)]
+    assert hashes[0] == hashes[1]
+
+
+def test_a_graph_needs_a_model():
+    with pytest.raises(ConfigError, match="auto"):
+        init_fodf_wf(FodfConfig())
+    assert init_fodf_wf(FodfConfig(model="ss2t")).get_node("normalise")
+
+
 def test_every_entry_of_the_bibliography_is_cited_somewhere(workflow):
     from difftract_bids.workflows.anatomical import _CITATIONS
 
     cited = workflow.visit_desc()
+    for config, model in (
+        (FodfConfig(), "msmtcsd"),
+        (FodfConfig(), "ss2t"),
+        (FodfConfig(response_algorithm="fa"), "csd"),
+    ):
+        cited += fodf_methods(config, model)
     uncited = {key for key in bibliography() if f"@{key}" not in cited}
     assert uncited <= set(_CITATIONS.values())

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from difftract_bids.core.sh import MAX_LMAX
+from difftract_bids.core.sh import MAX_LMAX, n_coefficients
 from difftract_bids.errors import ConfigError, GradientError, InputError
 
 #: A b-vector's length may be this far from 1.
@@ -69,6 +71,22 @@ def check_response(response: Float[Tensor, "*shell order"], name: str) -> None:
             where=name,
             remedy="Estimate it from voxels that have signal; the first coefficient of every "
             "shell is positive.",
+        )
+
+
+def warn_if_super_resolved(n_directions: int, lmax: int) -> None:
+    """Warn if there are fewer directions than coefficients.
+
+    Warns
+    -----
+    UserWarning
+        If there are.
+    """
+    if n_directions < n_coefficients(lmax):
+        warnings.warn(
+            f"{n_directions} directions for {n_coefficients(lmax)} coefficients (lmax {lmax}): "
+            "the fODF is super-resolved, its sharpness owed to the non-negativity constraint.",
+            stacklevel=4,
         )
 
 

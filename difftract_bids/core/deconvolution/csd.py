@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +14,7 @@ from difftract_bids.core.deconvolution.checks import (
     check_response,
     flat_volumes,
     indices,
+    warn_if_super_resolved,
 )
 from difftract_bids.core.deconvolution.convolution import convolution_matrix, zonal_gain
 from difftract_bids.core.deconvolution.directions import constraint_directions
@@ -210,12 +210,7 @@ def _check_directions(n_directions: int, lmax: int) -> None:
             where="bvecs",
             remedy="Leave this run out, or merge the parts of the acquisition.",
         )
-    if n_directions < n_coefficients(lmax):
-        warnings.warn(
-            f"{n_directions} directions for {n_coefficients(lmax)} coefficients (lmax {lmax}): "
-            "the fODF is super-resolved, its sharpness owed to the non-negativity constraint.",
-            stacklevel=3,
-        )
+    warn_if_super_resolved(n_directions, lmax)
 
 
 def _start(

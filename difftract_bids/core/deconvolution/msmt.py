@@ -14,6 +14,7 @@ from difftract_bids.core.deconvolution.checks import (
     check_lmax,
     check_response,
     flat_volumes,
+    warn_if_super_resolved,
 )
 from difftract_bids.core.deconvolution.convolution import convolution_matrix
 from difftract_bids.core.deconvolution.csd import DEFAULT_LMAX
@@ -78,12 +79,18 @@ def msmt_csd(
     InputError
         If shapes differ, or a response is not positive or has another number of shells.
 
+    Warns
+    -----
+    UserWarning
+        If there are fewer weighted volumes than coefficients of a tissue.
+
     References
     ----------
     Jeurissen et al. 2014, doi:10.1016/j.neuroimage.2014.07.061; MRtrix3 3.0.3 ``dwi2fod
     msmt_csd``.
     """
     degrees = _degrees(responses, lmax)
+    warn_if_super_resolved(int((bvecs.detach() != 0).any(dim=1).sum()), max(degrees))
     _check_shells(shell, responses)
     check_bvecs(bvecs, (bvecs.detach() != 0).any(dim=1))
     flat, flat_mask = flat_volumes(dwi, len(bvecs), mask)

@@ -1,0 +1,67 @@
+"""Figures of the fODF stage: response functions, tissues."""
+
+from __future__ import annotations
+
+from nipype.interfaces.base import BaseInterfaceInputSpec, File, isdefined, traits
+
+from difftract_bids.interfaces.fodf import TISSUE_FIELDS
+from difftract_bids.interfaces.reportlets import Reportlet, image_and_gradients, load_for_figure
+
+
+class PlotResponseInputSpec(BaseInterfaceInputSpec):
+    """Inputs of :class:`PlotResponse`."""
+
+    dwi = File(exists=True, mandatory=True, desc="Diffusion image that they belong to.")
+    bval = File(exists=True, mandatory=True, desc="b-values, s/mm².")
+    bvec = File(exists=True, mandatory=True, desc="b-vectors, FSL's convention.")
+    b0_threshold_s_mm2 = traits.Float(50.0, usedefault=True, desc="Largest b-value of b=0, s/mm².")
+    response_wm = File(exists=True, mandatory=True, desc="White matter, MRtrix's text format.")
+    response_gm = File(exists=True, desc="Grey matter, if the model has it.")
+    response_csf = File(exists=True, desc="Cerebrospinal fluid, if the model has it.")
+
+
+class PlotResponse(Reportlet):
+    """Draw the response functions of the tissues."""
+
+    input_spec = PlotResponseInputSpec
+
+    def _draw(self, path):
+        from difftract_bids.interfaces.response import read_responses
+        from difftract_bids.reports.response import plot_response
+
+        given = [
+            t for t in TISSUE_FIELDS if isdefined(getattr(self.inputs, f"response_{t.lower()}"))
+        ]
+        _, gradients = image_and_gradients(self.inputs)
+        responses = read_responses(self.inputs, tuple(given), gradients)
+        rows = {t: (r.bvals_s_mm2, r.coefficients) for t, r in responses.items()}
+        return plot_response(rows, path)
+
+
+class PlotTissuesInputSpec(BaseInterfaceInputSpec):
+    """Inputs of :class:`PlotTissues`."""
+
+    fodf = File(exists=True, mandatory=True, desc="White matter, SH coefficients.")
+    fodf_gm = File(exists=True, desc="Grey matter, if the model has it.")
+    fodf_csf = File(exists=True, mandatory=True, desc="Cerebrospinal fluid.")
+    field = File(exists=True, desc="What the tissues were divided by, if they were.")
+    mask = File(exists=True, mandatory=True, desc="Brain mask, same grid.")
+
+
+class PlotTissues(Reportlet):
+    """Draw the share of each tissue, and the normalisation field."""
+
+    input_spec = PlotTissuesInputSpec
+
+    def _draw(self, path):
+        from difftract_bids.reports.tissues import plot_tissues
+
+        paths = {tissue: getattr(self.inputs, name) for tissue, name in TISSUE_FIELDS.items()}
+        tissues = {
+            tissue: load_for_figure(path, ndim=4).data[..., 0]
+            for tissue, path in paths.items()
+            if isdefined(path)
+        }
+        mask, vox2ras = load_for_figure(self.inputs.mask)
+        field = load_for_figure(self.inputs.field).data if isdefined(self.inputs.field) else None
+        return plot_tissues(tissues, mask > 0, vox2ras, path, field=field)
