@@ -123,7 +123,8 @@ def _fit(workflow, config, threshold, resources, *, model_reason):
     images = [TISSUE_FIELDS[tissue] for tissue in tissues]
     images += [f"{field}_metadata" for field in images]
     settings = {"model": config.model, "lmax": config.lmax, **threshold}
-    fit = pe.Node(FitFODF(**settings), name="fodf", **resources)
+    directions = {"constraint_directions": config.constraint_directions}
+    fit = pe.Node(FitFODF(**settings, **directions), name="fodf", **resources)
     if model_reason:
         fit.inputs.model_reason = model_reason
     notes = pe.Node(niu.Merge(3), name="notes", run_without_submitting=True)

@@ -15,6 +15,7 @@ from difftract_bids.bids.given_files import own_path
 from difftract_bids.bids.runs import DWIRun
 from difftract_bids.config import FodfConfig
 from difftract_bids.errors import ConfigError, DifftractError, GradientError, InputError
+from difftract_bids.io.directions import read_directions
 from difftract_bids.io.gradients import GradientTable, deconvolution_shell
 from difftract_bids.io.grids import check_same_voxels
 from difftract_bids.io.mif import read_mif_header
@@ -45,6 +46,9 @@ def fodf_of(config: FodfConfig, run: DWIRun) -> FodfConfig:
         return replace(config, input_fodf=own_path(config.input_fodf, "input_fodf", run))
     if config.response:
         changes["response"] = _responses(config.response, run)
+    if config.constraint_directions is not None:
+        name = "constraint_directions"
+        changes[name] = own_path(config.constraint_directions, name, run)
     return replace(config, **changes)  # type: ignore[arg-type]
 
 
@@ -73,6 +77,8 @@ def check_given_fodf(config: FodfConfig, run: DWIRun, gradients: GradientTable) 
             used = [*b0, deconvolution_shell(gradients)[0]]
         for path in own.response:
             _check_shells(path, _response_shells(path), used)
+    if own.constraint_directions is not None:
+        _check_directions(own.constraint_directions)
     if own.input_fodf is not None:
         _check_image(own.input_fodf, run)
 
@@ -143,6 +149,16 @@ def _check_shells(path: str, shells: tuple[float, ...], used: list[float]) -> No
                 where=path,
                 remedy="Give a response of data with the same b-values.",
             )
+
+
+@lru_cache(maxsize=64)
+def _check_directions(path: str) -> None:
+    try:
+        read_directions(path)
+    except InputError as error:
+        raise InputError(
+            f"{error.what} (--constraint-directions)", where=error.where, remedy=error.remedy
+        ) from error
 
 
 def _check_image(path: str, run: DWIRun) -> None:

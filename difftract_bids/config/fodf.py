@@ -47,6 +47,12 @@ class FodfConfig(Validated):
         "the group level writes.",
         unit="file",
     )
+    constraint_directions: str | None = setting(
+        None,
+        "Directions along which the fODF may not be negative: azimuth and polar angle in radians "
+        "in each row, as dwi2fod -directions reads them; default 300 of our own.",
+        unit="file",
+    )
     normalise_tissues: bool = setting(
         default=True,
         desc="Scale the tissues of a multi-tissue model to a common intensity, so that amplitudes "
@@ -64,6 +70,9 @@ class FodfConfig(Validated):
         super().__post_init__()
         ok = self.lmax is None or (2 <= self.lmax <= 12 and self.lmax % 2 == 0)
         self._require("lmax", ok=ok, rule="an even number from 2 to 12")
+        directions = self.constraint_directions
+        ok = directions is None or bool(directions.strip())
+        self._require("constraint_directions", ok=ok, rule="a path")
         for path in self.response:
             self._require("response", ok=bool(path.strip()), rule="paths")
         if self.input_fodf is not None:
@@ -118,6 +127,7 @@ class FodfConfig(Validated):
             "lmax": self.lmax is not None,
             "response_algorithm": self.response_algorithm != "auto",
             "response": bool(self.response),
+            "constraint_directions": self.constraint_directions is not None,
         }
         name = next((name for name, is_given in given.items() if is_given), None)
         if name is not None:

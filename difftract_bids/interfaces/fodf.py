@@ -62,6 +62,7 @@ class FitFODF(SimpleInterface):
         if isdefined(self.inputs.model_reason):
             model = replace(model, reason=self.inputs.model_reason)
         responses = read_responses(self.inputs, model.tissues, gradients)
+        directions = _directions(config)
         notes: list[str] = []
         with limited_threads(self.inputs.num_threads), told(notes):
             fitted = fit(
@@ -71,13 +72,14 @@ class FitFODF(SimpleInterface):
                 mask,
                 model=cast("FittedModel", model.name),
                 lmax=config.lmax,
+                directions=directions,
             )
         for tissue, sh_coeffs in fitted.sh_coeffs.items():
             field = TISSUE_FIELDS[tissue]
             path = save_volume(sh_coeffs, dwi.vox2ras, Path(runtime.cwd) / f"{field}.nii.gz")
             self._results[field] = str(path)
             self._results[f"{field}_metadata"] = _metadata(
-                tissue, model, fitted, responses[tissue]
+                tissue, model, fitted, responses[tissue], directions
             )
         self._results["notes"] = [*notes, *fitted.notes, *_left_out(fitted.left_out, mask.sum())]
         return runtime
@@ -141,7 +143,15 @@ class NormaliseTissues(SimpleInterface):
         return runtime
 
 
-def _metadata(tissue, model, fitted, response):
+def _directions(config):
+    """Read the directions of the constraint, if they are given."""
+    from difftract_bids.io.directions import read_directions
+
+    path = config.constraint_directions
+    return None if path is None else read_directions(path)
+
+
+def _metadata(tissue, model, fitted, response, directions):
     from difftract_bids.bids.fodf_sidecars import fodf_metadata
     from difftract_bids.core.deconvolution import constraint_directions
 
@@ -153,7 +163,7 @@ def _metadata(tissue, model, fitted, response):
         response=response.coefficients.tolist(),
         shells_s_mm2=response.bvals_s_mm2,
         left_out=fitted.left_out,
-        n_constraint_directions=len(constraint_directions()),
+        n_constraint_directions=len(constraint_directions() if directions is None else directions),
     )
 
 

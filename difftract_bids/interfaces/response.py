@@ -16,7 +16,9 @@ from difftract_bids.interfaces.diffusion import DiffusionSpec, load_diffusion
 from difftract_bids.interfaces.settings import settings_of, settings_spec
 from difftract_bids.interfaces.threads import limited_threads
 
-_Settings: Any = settings_spec(FodfConfig, without=("response", "normalise_tissues", "input_fodf"))
+_Settings: Any = settings_spec(
+    FodfConfig, without=("response", "constraint_directions", "normalise_tissues", "input_fodf")
+)
 
 
 class EstimateResponseInputSpec(DiffusionSpec, _Settings):

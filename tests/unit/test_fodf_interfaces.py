@@ -184,6 +184,22 @@ def test_a_response_without_its_b_values_is_that_of_the_shell(one_shell, tmp_pat
     np.testing.assert_array_equal(load_volume(bare.fodf).data, load_volume(told.fodf).data)
 
 
+def test_other_directions_of_the_constraint_give_another_fodf_and_are_counted(one_shell, tmp_path):
+    response = {"response_wm": run(EstimateResponse, tmp_path / "r", **one_shell).response_wm}
+    angles = np.random.default_rng(0).uniform([0, 0], [2 * np.pi, np.pi], size=(60, 2))
+    np.savetxt(tmp_path / "angles.txt", angles)
+    given = {"constraint_directions": str(tmp_path / "angles.txt")}
+    usual = run(FitFODF, tmp_path / "a", **one_shell, **response)
+    other = run(FitFODF, tmp_path / "b", **one_shell, **response, **given)
+    fodfs = [load_volume(found.fodf).data for found in (usual, other)]
+    assert np.linalg.norm(fodfs[0] - fodfs[1]) > 0.001 * np.linalg.norm(fodfs[0])
+    said = [
+        found.fodf_metadata["Model"]["Parameters"]["ConstraintDirections"]
+        for found in (usual, other)
+    ]
+    assert said == [300, 60]
+
+
 def test_voxels_left_out_are_counted_and_told(one_shell, tmp_path):
     responses = run(EstimateResponse, tmp_path / "r", **one_shell)
     dwi = load_volume(one_shell["dwi"])

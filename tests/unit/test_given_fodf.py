@@ -10,6 +10,7 @@ from difftract_bids.bids.given_fodf import fodf_of
 from difftract_bids.bids.plan import make_plan
 from difftract_bids.config import Config, FodfConfig
 from difftract_bids.errors import ConfigError, DifftractError, GradientError, InputError
+from difftract_bids.io.directions import read_directions
 from difftract_bids.io.grids import onto_grid
 from difftract_bids.io.images import Volume, load_volume, save_volume
 
@@ -110,6 +111,36 @@ def test_a_response_of_other_shells_is_found_before_anything_starts(tmp_path, sh
     else:
         with pytest.raises(GradientError, match="shells 0, 3000; the data have b=1000"):
             plan(dataset, response=(str(path),))
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ("0.1 0.2\n" * 60, None),
+        ("0 0 1\n" * 60, None),
+        ("0.1 0.2\n" * 20, "20 by 2 numbers; at least 45 directions"),
+        ("1\n" * 60, "60 by 1 numbers"),
+        ("0 0 0\n" + "0 0 1\n" * 60, "1 of 61 directions are zero"),
+        ("nan 1\n" + "0 1\n" * 60, "1 of 61 directions are zero or not finite"),
+        ("north\n", "cannot be read"),
+    ],
+)
+def test_given_directions_of_the_constraint_are_checked(tmp_path, rows, said):
+    dataset = write_dataset(tmp_path / "bids")
+    path = tmp_path / "directions.txt"
+    path.write_text(rows)
+    if said is None:
+        found = plan(dataset, constraint_directions=str(path))
+        assert fodf_of(found.config.fodf, found.runs[0]).constraint_directions == str(path)
+    else:
+        with pytest.raises(InputError, match=rf"{said}.*\(--constraint-directions\)"):
+            plan(dataset, constraint_directions=str(path))
+
+
+def test_directions_are_read_as_dwi2fod_reads_them(tmp_path):
+    (tmp_path / "directions.txt").write_text("0 0\n1.5707963267948966 1.5707963267948966\n" * 30)
+    found = read_directions(tmp_path / "directions.txt")
+    np.testing.assert_allclose(found[:2], [[0, 0, 1], [0, 1, 0]], atol=1e-12)
 
 
 def write_fodf(path, dataset, *, shift_mm=0.0, n_coeffs=15):
