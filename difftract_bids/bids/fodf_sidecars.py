@@ -30,7 +30,7 @@ _ALGORITHMS = {
 
 
 #: Which peaks are mapped: those that tracking follows, unless they are small beside the largest.
-PEAK_RULES = {"cutoff": 0.1, "relative_cutoff": 0.1, "separation_deg": 15.0}
+PEAK_RULES = {"cutoff": 0.1, "relative_cutoff": 0.25, "separation_deg": 15.0}
 
 
 def model_metadata(model: str, reason: str) -> dict[str, Any]:

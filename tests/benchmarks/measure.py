@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,61 +29,59 @@ def environment(threads: int, **more: str) -> dict[str, str]:
 
 
 def contender(
-    name: str, scene: Path, threads: int, *, cache: Path | None = None, **options: object
+    part: str,
+    name: str,
+    scene: Path,
+    threads: int,
+    *,
+    cache: Path | None = None,
+    **options: object,
 ) -> dict[str, Any]:
-    """Run one job of `contenders` and give what it measured."""
-    job = json.dumps({"name": name, "scene": str(scene), "threads": threads, **options})
+    """Run one job of a part of the benchmark and give what it measured."""
+    asked = {"part": part, "name": name, "scene": str(scene), "threads": threads, **options}
     more = {} if cache is None else {"NUMBA_CACHE_DIR": str(cache)}
     done = subprocess.run(
-        [sys.executable, str(HERE / "contenders.py"), job],
+        [sys.executable, str(HERE / "contenders.py"), json.dumps(asked)],
         env=environment(threads, **more),
         capture_output=True,
         text=True,
         check=False,
     )
     if done.returncode:
-        raise RunFailedError(f"{name}: {done.stderr.strip()[-2000:]}")
+        raise RunFailedError(f"{part}, {name}: {done.stderr.strip()[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def tckgen(scene: Path, threads: int, n_seeds: int) -> dict[str, Any]:
-    """Run tckgen twice, once for a single seed: the difference is its tracking."""
-    idle = _tckgen(scene, threads, 1)
-    busy = _tckgen(scene, threads, n_seeds)
+def first_call(part: str, name: str, label: str, scene: Path, **options: object) -> dict[str, Any]:
+    """Time the first call in a new process without, then with, the cache on disk."""
+    with tempfile.TemporaryDirectory() as folder:
+        empty, filled = (
+            contender(part, name, scene, 1, cache=Path(folder), **options) for _ in range(2)
+        )
     return {
-        "seconds": busy["wall"] - idle["wall"],
-        "loading_seconds": idle["wall"],
-        "n_seeds": n_seeds,
-        "streamlines": busy["streamlines"],
-        "vertices": busy["vertices"],
-        "peak_mib": (busy["rss"] - idle["rss"]) / 2**20,
+        "name": name,
+        "label": label,
+        "empty_cache": empty["first_call_seconds"],
+        "filled_cache": filled["first_call_seconds"],
     }
 
 
-def _tckgen(scene: Path, threads: int, n_seeds: int) -> dict[str, Any]:
-    import nibabel as nib
-
-    with tempfile.TemporaryDirectory(dir=_memory_folder()) as folder:
-        tck = Path(folder) / "tracks.tck"
-        words = ["tckgen", "-algorithm", "SD_STREAM", str(scene / "fod.nii.gz"), str(tck)]
-        words += ["-seed_image", str(scene / "mask.nii.gz"), "-seeds", str(n_seeds)]
-        # 0: one thread does everything; n: n threads track and the main thread writes.
-        words += ["-select", "0", "-nthreads", str(threads if threads > 1 else 0), "-quiet"]
-        start = time.perf_counter()
-        process = subprocess.Popen(words, env=environment(threads))
-        _, status, usage = os.wait4(process.pid, 0)
-        wall = time.perf_counter() - start
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            raise RunFailedError("tckgen failed")
-        lines = nib.streamlines.load(tck).streamlines
-        vertices = int(lines.total_nb_rows) if len(lines) else 0
-    rss = usage.ru_maxrss * 1024
-    return {"wall": wall, "rss": rss, "streamlines": len(lines), "vertices": vertices}
+def mrtrix(words: Sequence[object], threads: int) -> tuple[float, int]:
+    """Run a program of MRtrix3: seconds by the clock on the wall, and bytes of memory it had."""
+    # 0: one thread does everything; n: n threads work and the main thread waits or writes.
+    asked = [*map(str, words), "-nthreads", str(threads if threads > 1 else 0), "-quiet"]
+    start = time.perf_counter()
+    process = subprocess.Popen(asked, env=environment(threads))
+    _, status, usage = os.wait4(process.pid, 0)
+    wall = time.perf_counter() - start
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise RunFailedError(f"{asked[0]} failed")
+    return wall, usage.ru_maxrss * 1024
 
 
-def _memory_folder() -> str | None:
-    """Write to memory where possible: tckgen is not to wait for a disk."""
+def memory_folder() -> str | None:
+    """Write to memory where possible: programs are not to wait for a disk."""
     return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108
 
 
@@ -102,17 +101,18 @@ def machine() -> dict[str, object]:
         "system": platform.system(),
         "python": platform.python_version(),
         **{name: version(name) for name in packages},
-        "tckgen": _tckgen_version(),
+        "mrtrix": _mrtrix_version(),
     }
 
 
-def _tckgen_version() -> str | None:
+def _mrtrix_version() -> str | None:
+    """Give the version without the program's name."""
     if shutil.which("tckgen") is None:
         return None
     said = subprocess.run(
         ["tckgen", "-version"], capture_output=True, text=True, check=True
     ).stdout
-    return said.splitlines()[0].strip("= ")
+    return said.splitlines()[0].strip("= ").removeprefix("tckgen ")
 
 
 def _lines(path: str) -> list[str]:

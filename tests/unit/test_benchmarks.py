@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,23 +12,54 @@ from pathlib import Path
 import pytest
 
 RUN = Path(__file__).resolve().parents[1] / "benchmarks" / "run.py"
+ONCE = ("--repeats", 1, "--threads", 1, "--phantom")
+COARSE = ("--voxels", 300, "--phantom-voxel-size-mm", 6)
+
+
+def run(folder, *words, **environment):
+    done = subprocess.run(
+        [sys.executable, RUN, "--output", folder, *map(str, words)],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+def rows_of(report):
+    return {row["name"]: row for row in report["contenders"]}
 
 
 @pytest.fixture(scope="module")
-def output(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("bench")
-    words = ["--output", folder, "--phantom", "--seeds", 150, "--repeats", 1, "--threads", 1]
-    words += ["--contenders", "forward", "gradient", "--skip", "growth", "lmax", "first-call"]
-    done = subprocess.run(
-        [sys.executable, RUN, *map(str, words)], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+def tracking(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tracking")
+    words = ("--contenders", "forward", "gradient", "--skip", "growth", "lmax", "first-calls")
+    run(folder, "tracking", *ONCE, "--seeds", 150, *words)
     return folder
 
 
-def test_a_benchmark_of_a_tiny_phantom_gives_figures_that_are_possible(output):
-    report = json.loads((output / "benchmark.json").read_text())
-    rows = {row["name"]: row for row in report["contenders"]}
+@pytest.fixture(scope="module")
+def deconvolution(tmp_path_factory):
+    """What a machine gets that has no programs of MRtrix: there are none in an empty folder."""
+    folder = tmp_path_factory.mktemp("deconvolution")
+    words = ("--contenders", "dwi2fod", "gradient")
+    skipped = ("--skip", "growth", "lmax", "first-calls")
+    empty = tmp_path_factory.mktemp("empty")
+    said = run(folder, "deconvolution", *ONCE, *COARSE, *words, *skipped, PATH=str(empty))
+    return folder, said
+
+
+@pytest.fixture(scope="module")
+def problems(deconvolution):
+    report = json.loads((deconvolution[0] / "deconvolution.json").read_text())
+    return {problem["name"]: problem for problem in report["problems"]}
+
+
+def test_a_benchmark_of_a_tiny_phantom_gives_figures_that_are_possible(tracking):
+    report = json.loads((tracking / "tracking.json").read_text())
+    rows = rows_of(report)
     assert set(rows) == {"forward", "gradient"}
     assert rows["forward"]["vertices"] == rows["gradient"]["vertices"]
     for row in rows.values():
@@ -44,8 +77,95 @@ def test_a_benchmark_of_a_tiny_phantom_gives_figures_that_are_possible(output):
     assert report["scene"]["voxels_in_mask"] > 1000
 
 
-def test_its_table_tells_every_contender_and_the_machine(output):
-    text = (output / "benchmark.md").read_text()
+def test_its_table_tells_every_contender_and_the_machine(tracking):
+    text = (tracking / "tracking.md").read_text()
     assert "| forward | 1 | 150 |" in text
     assert "| forward + gradient | 1 | 150 |" in text
     assert "phantom" in text
+
+
+def test_only_the_part_that_is_asked_for_is_run(tracking):
+    assert not list(tracking.glob("deconvolution*"))
+
+
+def test_deconvolution_of_coarse_phantoms_gives_figures_that_are_possible(problems):
+    assert set(problems) == {"csd", "msmt_csd"}
+    assert problems["csd"]["scene"]["tissues"] == ["WM"]
+    assert problems["msmt_csd"]["scene"]["tissues"] == ["WM", "GM", "CSF"]
+    for problem, n_voxels, n_coefficients in (("csd", 300, 45), ("msmt_csd", 100, 45 + 2)):
+        (row,) = problems[problem]["contenders"]
+        assert (row["name"], row["voxels"]) == ("gradient", n_voxels)
+        assert row["voxels_per_second"] == pytest.approx(n_voxels / row["seconds"])
+        assert row["ms_per_voxel_and_core"] == pytest.approx(1e3 * row["seconds"] / n_voxels)
+        assert 0 < row["backward_seconds"] < row["seconds"] < 60
+        # The gradient by the signal is as large as the image.
+        fodf_mib = n_voxels * n_coefficients * 4 / 2**20
+        assert row["result_mib"] == pytest.approx(fodf_mib + row["image_mib"])
+
+
+def test_ratios_are_of_rates_core_count_by_core_count_and_with_one_core(monkeypatch):
+    monkeypatch.syspath_prepend(RUN.parent)
+    from compare import Ratio, ratios
+
+    rates = {("a", 1): 6.0, ("a", 2): 9.0, ("b", 1): 2.0}
+    rows = [
+        {"name": name, "label": name.upper(), "threads": threads, "per_second": rate}
+        for (name, threads), rate in rates.items()
+    ]
+    found = ratios(
+        rows, [Ratio("a / b", "a", "b", ">= 1"), Ratio("a / c", "a", "c")], "per_second"
+    )
+    assert [(row["what"], row["threads"], row["value"]) for row in found] == [
+        ("a / b", 1, 3.0),
+        ("A: more cores / one", 2, 1.5),
+    ]
+
+
+def test_contenders_take_turns_and_slow_ones_run_once(monkeypatch):
+    monkeypatch.syspath_prepend(RUN.parent)
+    from compare import Contender, alternate
+
+    turns = []
+
+    def running(name):
+        def run(threads, amount):
+            turns.append((name, threads, amount))
+            return {"seconds": float(len(turns)), "things": amount}
+
+        return run
+
+    both = [
+        Contender("fast", "fast", running("fast")),
+        Contender("slow", "slow", running("slow"), share=0.5, once=True),
+    ]
+    rows = alternate(both, 1000, repeats=3, threads=[1], rates={"rate": "things"})
+    one, half = ("fast", 1, 1000), ("slow", 1, 500)
+    assert turns == [one, half, one, one]
+    assert [row["all_seconds"] for row in rows] == [[1.0, 3.0, 4.0], [2.0]]
+    assert [row["rate"] for row in rows] == [1000 / 3, 500 / 2]
+
+
+def test_without_mrtrix_its_comparison_is_left_out_and_that_is_said(deconvolution, problems):
+    folder, said = deconvolution
+    assert "dwi2fod is not installed" in said
+    assert not any("agreement" in problem for problem in problems.values())
+    text = (folder / "deconvolution.md").read_text()
+    assert "| forward + gradient | 1 | 300 |" in text
+    assert "no MRtrix3" in text
+
+
+@pytest.mark.external
+@pytest.mark.skipif(shutil.which("dwi2fod") is None, reason="MRtrix3 is not on the PATH")
+def test_beside_dwi2fod_rates_are_compared_and_coefficients_are_the_same(deconvolution, tmp_path):
+    cache = ("--cache", deconvolution[0] / "scene")
+    words = ("--contenders", "dwi2fod", "forward", "--skip", "growth", "lmax", "first-calls")
+    run(tmp_path, "deconvolution", *ONCE, *COARSE, *cache, *words)
+    report = json.loads((tmp_path / "deconvolution.json").read_text())
+    for problem in report["problems"]:
+        rows = rows_of(problem)
+        # The last row of the image that it reads is not cut short.
+        assert rows["dwi2fod"]["voxels"] % 20 == 0
+        (ratio,) = problem["ratios"]
+        assert ratio["what"] == f"voxels/s: forward / dwi2fod {problem['name']}"
+        assert problem["agreement"]["voxels"] > 90
+        assert problem["agreement"]["median"] < 1e-6

@@ -20,6 +20,7 @@ from difftract_bids.core.deconvolution import (
     msmt_csd,
 )
 from difftract_bids.core.deconvolution.active_set import nonnegative_multipliers
+from difftract_bids.core.deconvolution.checks import flat_volumes
 from difftract_bids.core.deconvolution.convolution import convolution_matrix
 from difftract_bids.core.kernels.solvers import NonnegativeKernel
 from difftract_bids.core.sh import sh_basis
@@ -315,6 +316,29 @@ def test_results_do_not_depend_on_chunks_threads_or_shape(monkeypatch):
             torch.testing.assert_close(part[1], whole[1], rtol=1e-9, atol=1e-12)
     finally:
         torch.set_num_threads(threads)
+
+
+def test_images_are_taken_as_they_lie_in_memory():
+    """NIfTI has its first axis fastest; no copy of the image is made, and results are the same."""
+    signal, bvecs, response = single_shell(24)
+    grid = signal.view(2, 3, 4, -1)
+    mask = torch.arange(24).view(2, 3, 4) % 5 != 0
+    expected = csd(grid, bvecs, response, mask=mask)
+    for order in ((3, 2, 1, 0), (1, 3, 0, 2), (3, 0, 1, 2)):
+        stored = grid.permute(order).contiguous().requires_grad_()
+        turned = stored.permute(tuple(order.index(axis) for axis in range(4)))
+        found = csd(turned, bvecs, response, mask=mask)
+        torch.testing.assert_close(found, expected)
+        found.square().sum().backward()
+        assert (
+            (stored.grad.permute(tuple(order.index(a) for a in range(4))).abs().sum(3) > 0)
+            .eq(mask)
+            .all()
+        )
+    series = flat_volumes(torch.empty(45, 4, 3, 2).permute(3, 2, 1, 0), 45, None)
+    assert series.dwi.stride() == (1, 24)
+    one = csd(signal[0], bvecs, response)  # a single voxel has no grid
+    torch.testing.assert_close(one, csd(signal[:1], bvecs, response)[0])
 
 
 def test_float32_images_give_float32_fodfs_computed_in_float64():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -90,11 +91,38 @@ def warn_if_super_resolved(n_directions: int, lmax: int) -> None:
         )
 
 
+class Flat(NamedTuple):
+    """A series with one row for each voxel, in the order in which they lie in memory.
+
+    Attributes
+    ----------
+    dwi
+        The series; no copy, whether the image has its first or its last axis fastest.
+    mask
+        The mask in the same order.
+    order
+        Axes of the grid, slowest first.
+    shape
+        The grid.
+    """
+
+    dwi: Float[Tensor, "image volume"]
+    mask: Bool[Tensor, " image"] | None
+    order: list[int]
+    shape: torch.Size
+
+    def restored(self, rows: Float[Tensor, "image coeff"]) -> Float[Tensor, "*grid coeff"]:
+        """Put rows back on the grid."""
+        sizes = [self.shape[axis] for axis in self.order]
+        back = sorted(range(len(sizes)), key=self.order.__getitem__)
+        return rows.reshape(*sizes, rows.shape[1]).permute(*back, len(sizes))
+
+
 def flat_volumes(
     dwi: Float[Tensor, "*grid volume"],
     n_volumes: int,
     mask: Bool[Tensor, "*grid"] | None,
-) -> tuple[Float[Tensor, "image volume"], Bool[Tensor, " image"] | None]:
+) -> Flat:
     """Check a series against the gradient table and the mask, and make rows of its voxels.
 
     Raises
@@ -109,15 +137,19 @@ def flat_volumes(
             where="dwi",
             remedy="Give floating-point numbers, volumes last, as many as b-vectors.",
         )
-    if mask is not None and (mask.dtype != torch.bool or mask.shape != dwi.shape[:-1]):
+    grid = dwi.shape[:-1]
+    if mask is not None and (mask.dtype != torch.bool or mask.shape != grid):
         raise InputError(
             f"The mask has the shape {tuple(mask.shape)} and the type {mask.dtype}; the series' "
-            f"grid is {tuple(dwi.shape[:-1])}.",
+            f"grid is {tuple(grid)}.",
             where="mask",
             remedy="Give a boolean mask on the same grid.",
         )
-    flat = dwi.reshape(-1, n_volumes)
-    return flat, None if mask is None else mask.reshape(-1).to(flat.device)
+    strides = dwi.stride()
+    order = sorted(range(len(grid)), key=lambda axis: -strides[axis])
+    rows = dwi.permute(*order, len(grid)).reshape(-1, n_volumes)
+    inside = None if mask is None else mask.to(dwi.device).permute(*order).reshape(-1)
+    return Flat(rows, inside, order, grid)
 
 
 def indices(chosen: Bool[Tensor, " volume"]) -> Int[Tensor, " some"]:

@@ -127,7 +127,7 @@ def csd(
     check_response(response, "response")
     chosen = volumes if volumes is not None else torch.ones(len(bvecs), dtype=torch.bool)
     check_bvecs(bvecs, chosen)
-    flat, flat_mask = flat_volumes(dwi, len(bvecs), mask)
+    flat = flat_volumes(dwi, len(bvecs), mask)
     volume = indices(chosen.to(dwi.device))
     _check_directions(len(volume), lmax)
 
@@ -149,9 +149,8 @@ def csd(
         max_iterations=options.max_iterations,
         by_kernels=dwi.device.type == "cpu" and not reference,
     )
-    voxels = Voxels(usable_voxels(flat.detach(), volume, flat_mask), volume)
-    result = deconvolve(flat, voxels, matrix, normal, weight, solver)
-    return result.reshape(*dwi.shape[:-1], -1)
+    voxels = Voxels(usable_voxels(flat.dwi.detach(), volume, flat.mask), volume)
+    return flat.restored(deconvolve(flat.dwi, voxels, matrix, normal, weight, solver))
 
 
 class CSD(nn.Module):

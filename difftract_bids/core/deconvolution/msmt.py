@@ -93,7 +93,7 @@ def msmt_csd(
     warn_if_super_resolved(int((bvecs.detach() != 0).any(dim=1).sum()), max(degrees))
     _check_shells(shell, responses)
     check_bvecs(bvecs, (bvecs.detach() != 0).any(dim=1))
-    flat, flat_mask = flat_volumes(dwi, len(bvecs), mask)
+    flat = flat_volumes(dwi, len(bvecs), mask)
     if len(shell) != len(bvecs):
         raise InputError(
             f"There are {len(shell)} shell numbers for {len(bvecs)} b-vectors.",
@@ -120,11 +120,11 @@ def msmt_csd(
         by_kernels=device.type == "cpu" and not reference,
     )
     volume = torch.arange(len(bvecs), device=device)
-    voxels = Voxels(usable_voxels(flat.detach(), volume, flat_mask), volume)
-    result = deconvolve(flat, voxels, matrix, normal, matrix.new_zeros(()), solver)
+    voxels = Voxels(usable_voxels(flat.dwi.detach(), volume, flat.mask), volume)
+    result = deconvolve(flat.dwi, voxels, matrix, normal, matrix.new_zeros(()), solver)
     ends = list(accumulate(n_coefficients(degree) for degree in degrees))
     return tuple(
-        result[:, end - n_coefficients(degree) : end].reshape(*dwi.shape[:-1], -1)
+        flat.restored(result[:, end - n_coefficients(degree) : end])
         for end, degree in zip(ends, degrees, strict=True)
     )
 

@@ -1,0 +1,1 @@
+"""Tracking beside tckgen and DIPY."""
