@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from difftract_bids.config import TISSUES, FittedModel
 from difftract_bids.core import sh
 from difftract_bids.core.deconvolution import csd, msmt_csd
-from difftract_bids.core.deconvolution.csd import DEFAULT_LMAX
+from difftract_bids.core.deconvolution.single_shell import DEFAULT_LMAX
 from difftract_bids.errors import ConfigError, GradientError, InputError
 from difftract_bids.io.gradients import GradientTable, deconvolution_shell
 from difftract_bids.modelling.zonal import Response

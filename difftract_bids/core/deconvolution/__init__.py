@@ -1,11 +1,11 @@
 """From the signal to the fODF: spherical deconvolution as differentiable layers."""
 
-from difftract_bids.core.deconvolution.csd import CSD, CSDOptions, csd
 from difftract_bids.core.deconvolution.directions import (
     constraint_directions,
     directions_from_angles,
 )
-from difftract_bids.core.deconvolution.msmt import MSMTCSD, msmt_csd
+from difftract_bids.core.deconvolution.multi_tissue import MSMTCSD, msmt_csd
+from difftract_bids.core.deconvolution.single_shell import CSD, CSDOptions, csd
 
 __all__ = [
     "CSD",

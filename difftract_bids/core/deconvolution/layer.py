@@ -26,8 +26,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-#: Voxels solved at a time: what they need beside the image stays below a hundred megabytes.
-CHUNK_VOXELS = 4096
+#: Voxels solved at a time: what they need beside the image stays below two hundred megabytes.
+CHUNK_VOXELS = 8192
 
 
 class Solver(Protocol):

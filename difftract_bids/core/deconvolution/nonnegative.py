@@ -11,6 +11,8 @@ Jeurissen et al. 2014, doi:10.1016/j.neuroimage.2014.07.061.
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -62,7 +64,7 @@ class NonnegativeSolver:
         free = self._whiten(signal @ self.matrix)
         values = free @ self.normals.T
         if self.by_kernels:
-            multipliers = torch.from_numpy(self._kernel().solve(values.numpy()))
+            multipliers = torch.from_numpy(self._kernel.solve(values.numpy()))
         else:
             n_unknowns = self.normals.shape[1]
             multipliers = nonnegative_multipliers(values, self._gram, _RIDGE, n_unknowns)
@@ -75,12 +77,13 @@ class NonnegativeSolver:
         free = self._whiten(cotangent)
         values = free @ self.normals.T
         if self.by_kernels:
-            found = self._kernel().multipliers_for(values.numpy(), active.contiguous().numpy())
+            found = self._kernel.multipliers_for(values.numpy(), active.contiguous().numpy())
             multipliers = torch.from_numpy(found)
         else:
             multipliers = multipliers_of(active, values, self._gram, _RIDGE)
         return self._unwhiten(free + multipliers @ self.normals)
 
+    @cached_property
     def _kernel(self) -> NonnegativeKernel:
         return NonnegativeKernel(self._gram.numpy(), _RIDGE, self.normals.shape[1])
 

@@ -13,11 +13,14 @@ Tournier et al. 2007, doi:10.1016/j.neuroimage.2007.02.016, equations 3 and 4.
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from difftract_bids.core.kernels.penalised import penalised_arrays
 from difftract_bids.core.kernels.solvers import PenalisedKernel
 
 
@@ -68,7 +71,7 @@ class PenalisedSolver:
         """Solve, and tell which directions are penalised in the solution."""
         start, rhs = signal @ self.start.T, signal @ self.matrix
         if self.by_kernels:
-            solution, negative = self._kernel().solve(start.numpy(), rhs.numpy())
+            solution, negative = self._kernel.solve(start.numpy(), rhs.numpy())
             return torch.from_numpy(solution), torch.from_numpy(negative)
         return self._solve_batched(start, rhs)
 
@@ -78,13 +81,17 @@ class PenalisedSolver:
         """Solve the linear system of each voxel's penalised directions for a cotangent."""
         if self.by_kernels:
             given = (np.ascontiguousarray(x.numpy()) for x in (cotangent, active))
-            return torch.from_numpy(self._kernel().solve_with(*given))
+            return torch.from_numpy(self._kernel.solve_with(*given))
         return self._solve_for(active, cotangent)
 
+    @cached_property
     def _kernel(self) -> PenalisedKernel:
-        return PenalisedKernel(
-            self.normal.numpy(), self.rows.numpy(), self.threshold, self.max_iterations
+        # Not by NumPy: its threads go on spinning for a while, in the way of those of the kernels.
+        full = self.normal + self.rows.T @ self.rows
+        shared = penalised_arrays(
+            self.normal.numpy(), full.numpy(), self.rows.numpy(), self.threshold
         )
+        return PenalisedKernel(shared, self.max_iterations)
 
     def _solve_batched(self, solution: Tensor, rhs: Tensor) -> tuple[Tensor, Tensor]:
         negative = solution @ self.rows.T < self.threshold

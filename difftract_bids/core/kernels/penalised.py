@@ -58,12 +58,14 @@ class PenalisedWorkspace(NamedTuple):
     signs: np.ndarray
 
 
-def penalised_arrays(normal: np.ndarray, rows: np.ndarray, threshold: float) -> PenalisedArrays:
+def penalised_arrays(
+    normal: np.ndarray, full: np.ndarray, rows: np.ndarray, threshold: float
+) -> PenalisedArrays:
     """Lay out what all voxels share, padded to whole registers."""
     more = padded(len(normal)) - len(normal)
     return PenalisedArrays(
         normal=np.pad(normal, (0, more)),
-        full=np.pad(normal + rows.T @ rows, (0, more)),
+        full=np.pad(full, (0, more)),
         rows=np.pad(rows, ((0, 0), (0, more))),
         columns=np.ascontiguousarray(rows.T),
         counting=np.arange(len(normal) + more),

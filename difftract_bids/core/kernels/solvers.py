@@ -15,7 +15,7 @@ from difftract_bids.core.kernels.nonnegative import (
     solve_nonnegative,
 )
 from difftract_bids.core.kernels.penalised import (
-    penalised_arrays,
+    PenalisedArrays,
     penalised_workspace,
     solve_penalised,
     solve_with,
@@ -36,21 +36,15 @@ class PenalisedKernel:
 
     Parameters
     ----------
-    normal
-        Normal matrix of the data.
-    rows
-        Weighted basis functions in each direction of the penalty.
-    threshold
-        Weighted amplitude below which a direction is penalised.
+    shared
+        What all voxels share.
     max_iterations
         Most solutions in a voxel.
     """
 
-    def __init__(
-        self, normal: np.ndarray, rows: np.ndarray, threshold: float, max_iterations: int
-    ) -> None:
-        self.shared = penalised_arrays(normal, rows, threshold)
-        self.n_directions, self.max_iterations = len(rows), max_iterations
+    def __init__(self, shared: PenalisedArrays, max_iterations: int) -> None:
+        self.shared, self.max_iterations = shared, max_iterations
+        self.n_directions = len(shared.rows)
 
     def solve(self, start: np.ndarray, rhs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Solve from a start (replaced); which directions are penalised, True or False."""

@@ -17,10 +17,10 @@ from difftract_bids.core.deconvolution.checks import (
     warn_if_super_resolved,
 )
 from difftract_bids.core.deconvolution.convolution import convolution_matrix
-from difftract_bids.core.deconvolution.csd import DEFAULT_LMAX
 from difftract_bids.core.deconvolution.directions import constraint_directions
 from difftract_bids.core.deconvolution.layer import Voxels, deconvolve, usable_voxels
 from difftract_bids.core.deconvolution.nonnegative import NonnegativeSolver
+from difftract_bids.core.deconvolution.single_shell import DEFAULT_LMAX
 from difftract_bids.core.sh import n_coefficients, sh_basis
 from difftract_bids.errors import ConfigError, GradientError, InputError
 
