@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import gzip
 import json
-import os
-import struct
+import math
 import tempfile
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import SpatialImage
 
 from difftract_bids.bids.runs import DWIRun
 from difftract_bids.config import TrackingConfig
 from difftract_bids.errors import InputError, UsageError
 from difftract_bids.io.gradients import GradientTable, deconvolution_shell, read_gradients
+from difftract_bids.io.images import readable_image
+from difftract_bids.io.lengths import check_length
 
 
 def check_run(run: DWIRun, *, b0_threshold_s_mm2: float) -> GradientTable:
@@ -123,14 +122,8 @@ def _check_writable(folder: Path, option: str) -> None:
 
 
 def _check_image(path: Path, *, ndim: int) -> SpatialImage:
-    try:
+    with readable_image(path):
         image = nib.load(path)
-    except (OSError, EOFError, ValueError, ImageFileError) as error:
-        raise InputError(
-            f"The image cannot be read: {error}.",
-            where=path,
-            remedy="Check that it was copied completely, or convert it again.",
-        ) from error
     shape = image.shape
     if ndim == 3 and shape[3:] == (1,) * (len(shape) - 3):  # some converters write x, y, z, 1
         shape = shape[:3]
@@ -147,38 +140,6 @@ def _check_image(path: Path, *, ndim: int) -> SpatialImage:
             where=path,
             remedy="Convert the DICOM files again: the header's sform or qform is damaged.",
         )
-    _check_length(path, image)
-    return image
-
-
-def _check_length(path: Path, image: SpatialImage) -> None:
-    """Compare the file's length with what its header promises, without reading it all."""
     itemsize = image.header.get_data_dtype().itemsize
-    expected = int(image.dataobj.offset) + int(np.prod(image.shape, dtype=np.int64)) * itemsize
-    size = path.stat().st_size
-    # A gzip file ends with the length of its content (modulo 2^32): a truncated one ends with
-    # something else. The rest is read only when a multi-member file makes the trailer ambiguous.
-    if path.suffix == ".gz":
-        with path.open("rb") as stream:
-            stream.seek(-4, os.SEEK_END)
-            (trailer,) = struct.unpack("<I", stream.read(4))
-        complete = trailer == expected % 2**32 or _unpacked_size(path) >= expected
-    else:
-        complete = size >= expected
-    if not complete:
-        raise InputError(
-            f"The image is truncated: its header promises {expected} bytes.",
-            where=path,
-            remedy="Copy or convert it again.",
-        )
-
-
-def _unpacked_size(path: Path) -> int:
-    total = 0
-    try:
-        with gzip.open(path) as stream:
-            while chunk := stream.read(1 << 24):
-                total += len(chunk)
-    except (EOFError, OSError, gzip.BadGzipFile):
-        return -1
-    return total
+    check_length(path, int(image.dataobj.offset) + math.prod(image.shape) * itemsize)
+    return image

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 import nibabel as nib
 import numpy as np
 from jaxtyping import Float
-from nibabel.filebasedimages import ImageFileError
 from numpy.typing import NDArray
 
 from difftract_bids.errors import FodfError, InputError
@@ -28,7 +27,7 @@ from difftract_bids.io.fodf_checks import (
     not_four_dimensional,
     zero_if_not_finite,
 )
-from difftract_bids.io.images import load_volume, save_volume
+from difftract_bids.io.images import load_volume, readable_image, save_volume
 from difftract_bids.io.lengths import check_length
 from difftract_bids.io.mif import load_mif, read_mif_header
 
@@ -237,14 +236,8 @@ def _read_header(path: Path) -> tuple[tuple[int, ...], Float[np.ndarray, "4 4"]]
     if _suffix(path) in _MRTRIX:
         header = read_mif_header(path)
         return header.shape, header.vox2ras
-    try:
+    with readable_image(path):
         image = nib.load(path)
-    except (OSError, EOFError, ValueError, ImageFileError) as error:
-        raise InputError(
-            f"The image cannot be read: {error}.",
-            where=path,
-            remedy="Check that it was copied completely, or convert it again.",
-        ) from error
     if image.get_data_dtype().kind not in "fiu":
         raise FodfError(
             f"The image holds {image.get_data_dtype()}, not one real number a voxel and volume.",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +29,25 @@ class Volume(NamedTuple):
         return np.linalg.norm(self.vox2ras[:3, :3], axis=0)
 
 
+@contextmanager
+def readable_image(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Say which image it is that cannot be read, and what to do about it.
+
+    Raises
+    ------
+    InputError
+        If what is done with the image fails because of the file.
+    """
+    try:
+        yield
+    except (OSError, EOFError, ValueError, ImageFileError) as error:
+        raise InputError(
+            f"The image cannot be read: {error}.",
+            where=path,
+            remedy="Check that it was copied completely, or convert it again.",
+        ) from error
+
+
 def load_volume(
     path: str | os.PathLike[str], *, ndim: int | None = None, dtype: DTypeLike = np.float32
 ) -> Volume:
@@ -46,15 +67,9 @@ def load_volume(
     InputError
         If the file is missing, truncated or no image, or has another number of dimensions.
     """
-    try:
+    with readable_image(path):
         image = nib.load(path)
         data = np.asanyarray(image.dataobj)
-    except (OSError, EOFError, ValueError, ImageFileError) as error:
-        raise InputError(
-            f"The image cannot be read: {error}.",
-            where=path,
-            remedy="Check that it was copied completely, or convert it again.",
-        ) from error
     if ndim == 3 and data.ndim > 3 and data.shape[3:] == (1,) * (data.ndim - 3):
         data = data.reshape(data.shape[:3])  # some converters write x, y, z, 1
     if ndim is not None and data.ndim != ndim:
