@@ -231,8 +231,8 @@ def _balance(
         raise InputError(
             f"The tissues cannot be balanced: a factor is not positive ({listed}).",
             where="intensity normalisation",
-            remedy="Check the brain mask and the tissues' response functions; or switch the "
-            "normalisation off.",
+            remedy="Check the brain mask and the tissues' response functions, or leave the "
+            "intensities as they are: --no-normalise-tissues.",
         )
     return factors / np.exp(np.log(factors).mean())
 
