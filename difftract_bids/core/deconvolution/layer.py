@@ -81,14 +81,15 @@ def usable_voxels(
     mask: Bool[Tensor, " image"] | None,
 ) -> Int[Tensor, " voxel"]:
     """Find the voxels of the mask with a finite signal that is not zero in all volumes."""
-    found = []
-    for start in range(0, len(dwi), 16 * CHUNK_VOXELS):
-        part = dwi[start : start + 16 * CHUNK_VOXELS][:, volume]
-        ok = part.isfinite().all(dim=1) & (part > 0).any(dim=1)
-        if mask is not None:
-            ok &= mask[start : start + len(part)]
-        found.append(torch.nonzero(ok).squeeze(1) + start)
-    return torch.cat(found) if found else torch.empty(0, dtype=torch.long, device=dwi.device)
+    if mask is None:
+        candidates = torch.arange(len(dwi), device=dwi.device)
+    else:
+        candidates = torch.nonzero(mask).squeeze(1)
+    found = [candidates[:0]]
+    for some in Voxels(candidates, volume).chunks():
+        signal = dwi[some][:, volume]
+        found.append(some[signal.isfinite().all(dim=1) & (signal > 0).any(dim=1)])
+    return torch.cat(found)
 
 
 def deconvolve(
