@@ -18,7 +18,7 @@ import numpy as np
 from difftract_bids.core.kernels.target import device_function
 
 #: Violations smaller than this share of the largest value are rounding.
-_ROUNDING = 1e-10
+_ROUNDING = 1e-12
 
 
 class NonnegativeArrays(NamedTuple):
