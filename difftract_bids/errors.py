@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class DifftractError(Exception):
     """Something that the user can mend.
@@ -72,3 +76,25 @@ def _rebuild(
 
 class DerivativeError(DifftractError):
     """A derivative that is asked for and is not implemented."""
+
+
+@contextmanager
+def told(notes: list[str], kind: type[Warning] = UserWarning) -> Iterator[None]:
+    """Take what is said to the user as warnings into ``notes``; all others go their way.
+
+    Parameters
+    ----------
+    notes
+        Where the messages are put.
+    kind
+        Which warnings are taken: this class, not those derived from it.
+    """
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    for warning in caught:
+        if warning.category is kind:
+            notes.append(str(warning.message))
+        else:
+            place = warning.filename, warning.lineno
+            warnings.warn_explicit(warning.message, warning.category, *place)

@@ -16,12 +16,9 @@ from difftract_bids.bids.runs import DWIRun
 from difftract_bids.config import FodfConfig
 from difftract_bids.errors import ConfigError, DifftractError, GradientError, InputError
 from difftract_bids.io.directions import read_directions
-from difftract_bids.io.gradients import GradientTable, deconvolution_shell
+from difftract_bids.io.gradients import GradientTable, deconvolution_shell, is_same_shell
 from difftract_bids.io.grids import check_same_voxels
 from difftract_bids.io.mif import read_mif_header
-
-#: A response is of a shell if b-values are no further apart than this, or 5%.
-_SAME_SHELL_S_MM2 = 80.0
 
 
 def fodf_of(config: FodfConfig, run: DWIRun) -> FodfConfig:
@@ -141,7 +138,7 @@ def _response_shells(path: str) -> tuple[float, ...]:
 def _check_shells(path: str, shells: tuple[float, ...], used: list[float]) -> None:
     """Check that a response has the shells of the data, as far as it tells its own."""
     for bval in used:
-        if shells and min(abs(bval - s) for s in shells) > max(_SAME_SHELL_S_MM2, 0.05 * bval):
+        if shells and not any(is_same_shell(shell, bval) for shell in shells):
             listed = ", ".join(f"{shell:.0f}" for shell in shells)
             raise GradientError(
                 f"The response has the shells {listed}; the data have b={bval:.0f} s/mm² "

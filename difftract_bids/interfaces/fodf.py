@@ -9,8 +9,9 @@ from typing import Any, cast
 from nipype.interfaces.base import File, SimpleInterface, TraitedSpec, isdefined, traits
 
 from difftract_bids.config import FittedModel, FodfConfig
+from difftract_bids.errors import told
 from difftract_bids.interfaces.diffusion import DiffusionSpec, load_diffusion
-from difftract_bids.interfaces.response import read_responses, told
+from difftract_bids.interfaces.response import read_responses
 from difftract_bids.interfaces.settings import settings_of, settings_spec
 from difftract_bids.interfaces.threads import ThreadedSpec, limited_threads
 
@@ -63,8 +64,7 @@ class FitFODF(SimpleInterface):
             model = replace(model, reason=self.inputs.model_reason)
         responses = read_responses(self.inputs, model.tissues, gradients)
         directions = _directions(config)
-        notes: list[str] = []
-        with limited_threads(self.inputs.num_threads), told(notes):
+        with limited_threads(self.inputs.num_threads):
             fitted = fit(
                 dwi.data,
                 gradients,
@@ -81,7 +81,7 @@ class FitFODF(SimpleInterface):
             self._results[f"{field}_metadata"] = _metadata(
                 tissue, model, fitted, responses[tissue], directions
             )
-        self._results["notes"] = [*notes, *fitted.notes, *_left_out(fitted.left_out, mask.sum())]
+        self._results["notes"] = [*fitted.notes, *_left_out(fitted.left_out, mask.sum())]
         return runtime
 
 

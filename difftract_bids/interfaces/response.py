@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from nipype.interfaces.base import File, SimpleInterface, TraitedSpec, isdefined, traits
 
 from difftract_bids.config import FodfConfig
-from difftract_bids.errors import UsageError
+from difftract_bids.errors import UsageError, told
 from difftract_bids.interfaces.diffusion import DiffusionSpec, load_diffusion
 from difftract_bids.interfaces.settings import settings_of, settings_spec
 from difftract_bids.interfaces.threads import limited_threads
@@ -80,20 +77,6 @@ def one_shell(dwi: Any, gradients: Any) -> tuple[Any, Any]:
         return dwi, gradients
     bvals, bvecs = gradients.bvals_s_mm2[kept], gradients.bvecs[kept]
     return dwi[..., kept], GradientTable(bvals, bvecs, gradients.b0_threshold_s_mm2)
-
-
-@contextmanager
-def told(notes: list[str]) -> Iterator[None]:
-    """Take what is said to the user as warnings into ``notes``; all others go their way."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        yield
-    for warning in caught:
-        if warning.category is UserWarning:
-            notes.append(str(warning.message))
-        else:
-            place = warning.filename, warning.lineno
-            warnings.warn_explicit(warning.message, warning.category, *place)
 
 
 def read_responses(inputs: Any, tissues: tuple[str, ...], gradients: Any) -> dict[str, Any]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
 
 from nipype.interfaces.base import File, SimpleInterface, TraitedSpec, isdefined, traits
 
 from difftract_bids.config import OutputConfig, RegionsConfig, SeedingConfig, TrackingConfig
-from difftract_bids.errors import UsageError
+from difftract_bids.errors import UsageError, told
 from difftract_bids.interfaces.progress import ProgressFile
 from difftract_bids.interfaces.settings import settings_of, settings_spec
 from difftract_bids.interfaces.threads import ThreadedSpec, limited_threads
@@ -49,18 +48,15 @@ class TrackStreamlines(SimpleInterface):
 
     def _run_interface(self, runtime):
         from difftract_bids.bids.sidecars import tractogram_metadata
-        from difftract_bids.core.generate import choose_device
+        from difftract_bids.core.generate import NoStreamlinesWarning, choose_device
 
         tracking = settings_of(self.inputs, TrackingConfig)
         seeding = settings_of(self.inputs, SeedingConfig)
         regions = settings_of(self.inputs, RegionsConfig)
         output = settings_of(self.inputs, OutputConfig)
         device = choose_device(tracking)
-        with (
-            limited_threads(self.inputs.num_threads),
-            warnings.catch_warnings(record=True) as caught,
-        ):
-            warnings.simplefilter("always")
+        notes: list[str] = []
+        with limited_threads(self.inputs.num_threads), told(notes, NoStreamlinesWarning):
             tally, resolved = self._track(
                 tracking, seeding, regions, output, device, Path(runtime.cwd)
             )
@@ -72,7 +68,7 @@ class TrackStreamlines(SimpleInterface):
             device=device.type,
             tolerance_mm=output.tractogram_tolerance_mm if output.tractogram else None,
         )
-        self._results["notes"] = _told(caught) + _notes(tally, seeding)
+        self._results["notes"] = notes + _notes(tally, seeding)
         return runtime
 
     def _track(self, tracking, seeding, regions, output, device, folder):
@@ -159,20 +155,6 @@ class TrackStreamlines(SimpleInterface):
                 cutoff=settings.cutoff,
             )
         return field, vox2ras, data.shape[:3], settings
-
-
-def _told(caught):
-    """Take the tracker's warnings for the report, and let all others go their way."""
-    from difftract_bids.core.generate import NoStreamlinesWarning
-
-    told = []
-    for warning in caught:
-        if warning.category is NoStreamlinesWarning:
-            told.append(str(warning.message))
-        else:
-            place = warning.filename, warning.lineno
-            warnings.warn_explicit(warning.message, warning.category, *place)
-    return told
 
 
 def _notes(tally, seeding):

@@ -20,6 +20,8 @@ _UNIT_TOLERANCE = 0.05
 _MIN_DIRECTIONS = 6
 #: Neighbouring b-values further apart than this are different shells.
 SHELL_WIDTH_S_MM2 = 100.0
+#: How far the mean b-values of a shell may differ between scans: this share, or this much.
+_OTHER_SCAN, _OTHER_SCAN_S_MM2 = 0.05, 80.0
 #: Below this the angular contrast is too small to be deconvolved, if there is a choice.
 _MIN_BVAL_S_MM2 = 700.0
 
@@ -76,6 +78,12 @@ class GradientTable:
     def shells(self, width_s_mm2: float = SHELL_WIDTH_S_MM2) -> list[tuple[float, int]]:
         """List (mean b-value, number of volumes) of each shell, b=0 first."""
         return [(bval, int(volumes.sum())) for bval, volumes in self.shell_volumes(width_s_mm2)]
+
+
+def is_same_shell(one_s_mm2: float, other_s_mm2: float) -> bool:
+    """Say whether mean b-values are of one shell, of two scans: within 80 s/mm², or 5%."""
+    apart = abs(one_s_mm2 - other_s_mm2)
+    return apart <= max(_OTHER_SCAN * other_s_mm2, _OTHER_SCAN_S_MM2)
 
 
 def read_gradients(

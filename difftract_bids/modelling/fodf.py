@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,14 +14,12 @@ from difftract_bids.config import TISSUES, FittedModel
 from difftract_bids.core import sh
 from difftract_bids.core.deconvolution import csd, msmt_csd
 from difftract_bids.core.deconvolution.single_shell import DEFAULT_LMAX
-from difftract_bids.errors import ConfigError, GradientError, InputError
-from difftract_bids.io.gradients import GradientTable, deconvolution_shell
+from difftract_bids.errors import ConfigError, GradientError, InputError, told
+from difftract_bids.io.gradients import GradientTable, deconvolution_shell, is_same_shell
 from difftract_bids.modelling.zonal import Response
 
 #: The lmax of a response that is estimated, MRtrix's.
 _RESPONSE_LMAX = 10
-#: A response is of a shell if their b-values differ by no more than this share, or this much.
-_SAME_SHELL, _SAME_SHELL_S_MM2 = 0.05, 80.0
 
 
 @dataclass(frozen=True)
@@ -117,8 +115,8 @@ def fit(
         )
     degree = choose_lmax(responses["WM"], lmax)
     sphere = None if directions is None else torch.from_numpy(directions)
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always", UserWarning)
+    notes: list[str] = []
+    with told(notes):
         if model == "csd":
             fitted = [_fit_csd(dwi, gradients, responses["WM"], kept, degree, sphere)]
         else:
@@ -127,7 +125,7 @@ def fit(
         sh_coeffs=dict(zip(TISSUES[model], fitted, strict=True)),
         lmax=degree,
         left_out={reason: int(where.sum()) for reason, where in left_out.items() if where.any()},
-        notes=[str(warning.message) for warning in said if warning.category is UserWarning],
+        notes=notes,
     )
 
 
@@ -147,6 +145,50 @@ def deconvolve(
             torch.from_numpy(np.ascontiguousarray(response, np.float64)),
             lmax=lmax,
         ).numpy()
+
+
+def deconvolve_tissues(
+    dwi: Float[np.ndarray, "*grid volume"],
+    gradients: GradientTable,
+    shells: Sequence[tuple[float, Bool[np.ndarray, " volume"]]],
+    responses: Sequence[Float[np.ndarray, "shell order"]],
+    lmax: Sequence[int],
+    *,
+    mask: torch.Tensor | None = None,
+    directions: torch.Tensor | None = None,
+) -> list[Float[np.ndarray, "*grid coeff"]]:
+    """Deconvolve some shells into tissues; see `difftract_bids.core.deconvolution.msmt_csd`.
+
+    Parameters
+    ----------
+    dwi
+        Signal of all volumes.
+    gradients
+        Their table.
+    shells
+        Of its `GradientTable.shell_volumes`, those that are used, b=0 first.
+    responses
+        Zonal coefficients of each tissue, a row for each of these shells.
+    lmax
+        Largest degree of each tissue.
+    mask, directions
+        As for `msmt_csd`.
+    """
+    used = np.logical_or.reduce([volumes for _, volumes in shells])
+    shell = np.argmax([volumes[used] for _, volumes in shells], axis=0)
+    # A volume of b=0 may have a direction, which means nothing.
+    bvecs = np.where(gradients.b0_mask[:, None], 0.0, gradients.bvecs)[used]
+    signal = np.asarray(dwi if used.all() else dwi[..., used])
+    found = msmt_csd(
+        torch.from_numpy(signal.astype(np.result_type(signal, np.float32), copy=False)),
+        torch.from_numpy(bvecs),
+        torch.from_numpy(shell),
+        [torch.from_numpy(np.array(response)) for response in responses],
+        lmax=lmax,
+        mask=mask,
+        directions=directions,
+    )
+    return [part.numpy() for part in found]
 
 
 def sh_degrees(lmax: int) -> Int[np.ndarray, " coeff"]:
@@ -196,31 +238,23 @@ def _fit_tissues(
     shells = gradients.shell_volumes()
     if model == "ss2t":
         shells = [*shells[:1], deconvolution_shell(gradients)]
-    used = np.logical_or.reduce([volumes for _, volumes in shells])
-    shell = np.argmax([volumes[used] for _, volumes in shells], axis=0)
     tissues = TISSUES[model]
     rows = [
         responses[tissue].coefficients[[_row_of(responses[tissue], b, tissue) for b, _ in shells]]
         for tissue in tissues
     ]
-    whole = dwi if used.all() else dwi[..., used]
-    found = msmt_csd(
-        torch.from_numpy(np.asarray(whole)),
-        torch.from_numpy(gradients.bvecs[used]),
-        torch.from_numpy(shell),
-        [torch.from_numpy(part) for part in rows],
-        lmax=[lmax if tissue == "WM" else 0 for tissue in tissues],
-        mask=torch.from_numpy(mask),
-        directions=directions,
+    degrees = [lmax if tissue == "WM" else 0 for tissue in tissues]
+    found = deconvolve_tissues(
+        dwi, gradients, shells, rows, degrees, mask=torch.from_numpy(mask), directions=directions
     )
-    return [part.float().numpy() for part in found]
+    return [part.astype(np.float32, copy=False) for part in found]
 
 
 def _row_of(response: Response, bval_s_mm2: float, tissue: str) -> int:
     """Find which row of a response is of a shell."""
     apart = np.abs(np.array(response.bvals_s_mm2) - bval_s_mm2)
     nearest = int(apart.argmin())
-    if apart[nearest] > max(_SAME_SHELL * bval_s_mm2, _SAME_SHELL_S_MM2):
+    if not is_same_shell(response.bvals_s_mm2[nearest], bval_s_mm2):
         raise GradientError(
             f"The response of {tissue} has the shells {', '.join(_round(response.bvals_s_mm2))}; "
             f"the data have b = {bval_s_mm2:.0f} s/mm².",

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from jaxtyping import Float
 
-from difftract_bids.core.deconvolution import msmt_csd
 from difftract_bids.io.gradients import GradientTable
+from difftract_bids.modelling.fodf import deconvolve_tissues
 from difftract_bids.modelling.zonal import Response
 
 
@@ -42,16 +41,11 @@ def deconvolve_two_tissues(
     ----------
     Jeurissen et al. 2014, doi:10.1016/j.neuroimage.2014.07.061.
     """
-    shell = np.zeros(len(gradients.bvals_s_mm2), dtype=np.int64)
-    for number, (_, volumes) in enumerate(gradients.shell_volumes()):
-        shell[volumes] = number
-    # A volume of b=0 may have a direction, which means nothing.
-    bvecs = np.where(gradients.b0_mask[:, None], 0.0, gradients.bvecs)
-    fodf, amount = msmt_csd(
-        torch.from_numpy(np.ascontiguousarray(signal, np.result_type(signal, np.float32))),
-        torch.from_numpy(bvecs),
-        torch.from_numpy(shell),
-        [torch.from_numpy(np.array(tissue.coefficients)) for tissue in (white, fluid)],
-        lmax=(lmax, 0),
+    fodf, amount = deconvolve_tissues(
+        signal,
+        gradients,
+        gradients.shell_volumes(),
+        [white.coefficients, fluid.coefficients],
+        [lmax, 0],
     )
-    return fodf.numpy(), amount.numpy()[:, 0]
+    return fodf, amount[:, 0]
