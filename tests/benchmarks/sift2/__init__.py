@@ -1,0 +1,1 @@
+"""From streamlines and fODFs to a weight for each streamline, beside tcksift2."""
