@@ -130,9 +130,7 @@ def track_field(
         stop_at_includes=regions.stop_at_includes,
     )
     bits = compile_regions(regions, field.device)
-    given = directions.detach()
-    given = given / given.abs().amax(1, keepdim=True)  # no square is too large or too small
-    starts = given / torch.linalg.vector_norm(given, dim=1, keepdim=True)
+    starts = unit_starts(directions)
     if _kernels_wanted(field, config) and isinstance(field, FodfField):
         return track_by_kernels(field, seeds_mm, starts, rules, bits)
     result = track_by_reference(field, seeds_mm, starts, rules, bits)
@@ -143,6 +141,13 @@ def track_field(
         nothing = sum(0 * given.sum() for given in inputs)
         return replace(result, points=result.points + nothing)
     return result
+
+
+def unit_starts(directions: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
+    """Give directions unit length; what they hang together with is cut off."""
+    given = directions.detach()
+    given = given / given.abs().amax(1, keepdim=True)  # no square is too large or too small
+    return given / torch.linalg.vector_norm(given, dim=1, keepdim=True)
 
 
 def _kernels_wanted(field: DirectionField, config: TrackingConfig) -> bool:

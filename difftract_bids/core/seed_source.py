@@ -47,6 +47,15 @@ class SeedSource(Protocol):
             If there are not so many.
         """
 
+    def at(self, number: Int[Tensor, " n"]) -> Drawn:
+        """Make the seeds of these numbers, in this order; as `draw` does.
+
+        Raises
+        ------
+        SeedError
+            If there is no seed of such a number.
+        """
+
 
 class Source:
     """What all sources share: numbers in, positions and directions out."""
@@ -69,8 +78,20 @@ class Source:
                 where=type(self).__name__,
                 remedy="Ask for fewer seeds, or for more of them in each voxel.",
             )
-        number = torch.arange(first, first + n, dtype=torch.int64, device=self._device)
-        return self._positions_mm(number), self._directions(number)
+        return self.at(torch.arange(first, first + n, dtype=torch.int64))
+
+    def at(self, number: Int[Tensor, " n"]) -> Drawn:
+        """Make the seeds of these numbers, see `SeedSource`."""
+        total = self.total
+        beyond = torch.zeros_like(number, dtype=torch.bool) if total is None else number >= total
+        if bad := int(((number < 0) | beyond).sum()):
+            raise SeedError(
+                f"{bad} of {len(number)} numbers are of no seed.",
+                where=type(self).__name__,
+                remedy="Give numbers from 0 on" + (f", below {total}." if total else "."),
+            )
+        given = number.to(self._device)
+        return self._positions_mm(given), self._directions(given)
 
     @property
     def _device(self) -> torch.device:

@@ -30,6 +30,7 @@ def soft_survival(
     *,
     cutoff: float | Float[Tensor, ""],
     softness: float,
+    margin_mm: float = 0.0,
     peak_tolerance: float = SEARCH_TOLERANCE,
 ) -> Float[Tensor, " n"]:
     """Weigh each streamline by how far its vertices are above the cutoff.
@@ -47,6 +48,9 @@ def soft_survival(
         fODF amplitude.
     softness
         Amplitude over which the weight falls, above 0; as it goes to 0 the decision comes back.
+    margin_mm
+        Vertices nearer to an end than this, along the streamline, count as sure too: one that
+        ended there instead would hardly be another.
     peak_tolerance
         See `TrackingConfig`.
 
@@ -63,20 +67,54 @@ def soft_survival(
     FodfError
         If the fODF or its affine cannot be used.
     """
+    with torch.autocast(fodf.device.type, enabled=False):
+        field = FodfField.from_fodf(fodf, vox2ras, cutoff=0.0, peak_tolerance=peak_tolerance)
+        surplus = surplus_in(
+            field, streamlines, cutoff=cutoff, softness=softness, margin_mm=margin_mm
+        )
+        return survival_of(surplus, streamlines)
+
+
+def surplus_in(
+    field: FodfField,
+    streamlines: Streamlines,
+    *,
+    cutoff: float | Float[Tensor, ""],
+    softness: float,
+    margin_mm: float = 0.0,
+) -> Float[Tensor, " p"]:
+    """Give (amplitude − cutoff) / softness at each vertex, ∞ at those that count as sure."""
     if not softness > 0:
         raise ConfigError(
             f"The softness is {softness}.",
             where="softness",
             remedy="Give an fODF amplitude above 0, a fifth of the cutoff say.",
         )
-    with torch.autocast(fodf.device.type, enabled=False):
-        field = FodfField.from_fodf(fodf, vox2ras, cutoff=0.0, peak_tolerance=peak_tolerance)
-        amplitude = amplitudes_along(field, streamlines)
-        margin = (amplitude - cutoff) / softness
-        counts = streamlines.n_vertices()
-        owner = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
-        logs = torch.nn.functional.logsigmoid(margin)
-        return logs.new_zeros(len(counts)).index_add(0, owner, logs).exp()
+    surplus = (amplitudes_along(field, streamlines) - cutoff) / softness
+    if margin_mm > 0:
+        surplus = surplus.masked_fill(_to_end_mm(streamlines) < margin_mm, torch.inf)
+    return surplus
+
+
+@torch.no_grad()
+def _to_end_mm(streamlines: Streamlines) -> Float[Tensor, " p"]:
+    """Measure how far each vertex is from the nearer end of its streamline, along it."""
+    points = streamlines.points.detach().double()
+    along = torch.zeros(len(points), dtype=points.dtype, device=points.device)
+    # One sum along all of them: what joins two streamlines cancels in each.
+    along[1:] = torch.linalg.vector_norm(points.diff(dim=0), dim=1).cumsum(0)
+    counts = streamlines.n_vertices()
+    first = along[streamlines.offsets[:-1]].repeat_interleave(counts)
+    last = along[streamlines.offsets[1:] - 1].repeat_interleave(counts)
+    return torch.minimum(along - first, last - along)
+
+
+def survival_of(surplus: Float[Tensor, " p"], streamlines: Streamlines) -> Float[Tensor, " n"]:
+    """Multiply σ(surplus) over the vertices of each streamline."""
+    counts = streamlines.n_vertices()
+    owner = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
+    logs = torch.nn.functional.logsigmoid(surplus)
+    return logs.new_zeros(len(counts)).index_add(0, owner, logs).exp()
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]

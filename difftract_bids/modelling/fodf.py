@@ -12,10 +12,11 @@ from jaxtyping import Bool, Float, Int
 
 from difftract_bids.config import TISSUES, FittedModel
 from difftract_bids.core import sh
-from difftract_bids.core.deconvolution import csd, msmt_csd
+from difftract_bids.core.deconvolution import csd
 from difftract_bids.core.deconvolution.single_shell import DEFAULT_LMAX
 from difftract_bids.errors import ConfigError, GradientError, InputError, told
-from difftract_bids.io.gradients import GradientTable, deconvolution_shell, is_same_shell
+from difftract_bids.io.gradients import GradientTable
+from difftract_bids.modelling.deconvolution import build_deconvolution, build_tissue_deconvolution
 from difftract_bids.modelling.zonal import Response
 
 #: The lmax of a response that is estimated, MRtrix's.
@@ -117,10 +118,10 @@ def fit(
     sphere = None if directions is None else torch.from_numpy(directions)
     notes: list[str] = []
     with told(notes):
-        if model == "csd":
-            fitted = [_fit_csd(dwi, gradients, responses["WM"], kept, degree, sphere)]
-        else:
-            fitted = _fit_tissues(dwi, gradients, responses, kept, model, degree, sphere)
+        deconvolution = build_deconvolution(gradients, responses, model, degree, sphere)
+        with torch.no_grad():
+            found = deconvolution(_as_tensor(np.asarray(dwi)), torch.from_numpy(kept))
+        fitted = [part.float().numpy() for part in found]
     return FodfFit(
         sh_coeffs=dict(zip(TISSUES[model], fitted, strict=True)),
         lmax=degree,
@@ -174,21 +175,14 @@ def deconvolve_tissues(
     mask, directions
         As for `msmt_csd`.
     """
-    used = np.logical_or.reduce([volumes for _, volumes in shells])
-    shell = np.argmax([volumes[used] for _, volumes in shells], axis=0)
-    # A volume of b=0 may have a direction, which means nothing.
-    bvecs = np.where(gradients.b0_mask[:, None], 0.0, gradients.bvecs)[used]
-    signal = np.asarray(dwi if used.all() else dwi[..., used])
-    found = msmt_csd(
-        torch.from_numpy(signal.astype(np.result_type(signal, np.float32), copy=False)),
-        torch.from_numpy(bvecs),
-        torch.from_numpy(shell),
-        [torch.from_numpy(np.array(response)) for response in responses],
-        lmax=lmax,
-        mask=mask,
-        directions=directions,
-    )
-    return [part.numpy() for part in found]
+    model = build_tissue_deconvolution(gradients, shells, responses, lmax, directions)
+    with torch.no_grad():
+        return [part.numpy() for part in model(_as_tensor(dwi), mask)]
+
+
+def _as_tensor(dwi: Float[np.ndarray, "*grid volume"]) -> torch.Tensor:
+    """Give a signal as a tensor of floating-point numbers."""
+    return torch.from_numpy(dwi.astype(np.result_type(dwi, np.float32), copy=False))
 
 
 def sh_degrees(lmax: int) -> Int[np.ndarray, " coeff"]:
@@ -202,70 +196,6 @@ def sh_basis(
     """Evaluate MRtrix's real SH basis in unit directions."""
     vectors = torch.from_numpy(np.ascontiguousarray(directions, np.float64))
     return sh.sh_basis(vectors, lmax).numpy()
-
-
-def _fit_csd(
-    dwi: Float[np.ndarray, "x y z volume"],
-    gradients: GradientTable,
-    response: Response,
-    mask: Bool[np.ndarray, "x y z"],
-    lmax: int,
-    directions: torch.Tensor | None,
-) -> Float[np.ndarray, "x y z coeff"]:
-    bval, volumes = deconvolution_shell(gradients)
-    row = _row_of(response, bval, "WM")
-    fodf = csd(
-        torch.from_numpy(np.asarray(dwi)),
-        torch.from_numpy(gradients.bvecs),
-        torch.from_numpy(response.coefficients[row]),
-        lmax=lmax,
-        volumes=torch.from_numpy(volumes),
-        mask=torch.from_numpy(mask),
-        directions=directions,
-    )
-    return fodf.float().numpy()
-
-
-def _fit_tissues(
-    dwi: Float[np.ndarray, "x y z volume"],
-    gradients: GradientTable,
-    responses: Mapping[str, Response],
-    mask: Bool[np.ndarray, "x y z"],
-    model: FittedModel,
-    lmax: int,
-    directions: torch.Tensor | None,
-) -> list[Float[np.ndarray, "x y z coeff"]]:
-    shells = gradients.shell_volumes()
-    if model == "ss2t":
-        shells = [*shells[:1], deconvolution_shell(gradients)]
-    tissues = TISSUES[model]
-    rows = [
-        responses[tissue].coefficients[[_row_of(responses[tissue], b, tissue) for b, _ in shells]]
-        for tissue in tissues
-    ]
-    degrees = [lmax if tissue == "WM" else 0 for tissue in tissues]
-    found = deconvolve_tissues(
-        dwi, gradients, shells, rows, degrees, mask=torch.from_numpy(mask), directions=directions
-    )
-    return [part.astype(np.float32, copy=False) for part in found]
-
-
-def _row_of(response: Response, bval_s_mm2: float, tissue: str) -> int:
-    """Find which row of a response is of a shell."""
-    apart = np.abs(np.array(response.bvals_s_mm2) - bval_s_mm2)
-    nearest = int(apart.argmin())
-    if not is_same_shell(response.bvals_s_mm2[nearest], bval_s_mm2):
-        raise GradientError(
-            f"The response of {tissue} has the shells {', '.join(_round(response.bvals_s_mm2))}; "
-            f"the data have b = {bval_s_mm2:.0f} s/mm².",
-            where="response",
-            remedy="Give a response estimated from data with the same b-values.",
-        )
-    return nearest
-
-
-def _round(bvals: tuple[float, ...]) -> list[str]:
-    return [f"{bval:.0f}" for bval in bvals]
 
 
 def _check(

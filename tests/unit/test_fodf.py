@@ -5,10 +5,14 @@ from dipy.data import get_sphere
 from scipy.spatial.transform import Rotation
 
 from difftract_bids.errors import ConfigError, GradientError, InputError
-from difftract_bids.io.gradients import GradientTable, read_gradients, to_fsl_bvecs
+from difftract_bids.io.gradients import (
+    GradientTable,
+    deconvolution_shell,
+    read_gradients,
+    to_fsl_bvecs,
+)
 from difftract_bids.modelling.fodf import (
     choose_lmax,
-    deconvolution_shell,
     deconvolve,
     fit,
     sh_basis,

@@ -42,9 +42,9 @@ class CpuBackend:
         self, job: Job, table: Tensor, seeds_mm: Tensor, starts: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Track every seed, on as many threads as PyTorch uses."""
-        n, field, regions = len(seeds_mm), _field(job, table), region_arrays(job, _array)
+        n, field, regions = len(seeds_mm), fields_of(job, table), region_arrays(job, array_of)
         rules = job.kernel_rules(table.dtype)
-        seeds, directions = _array(seeds_mm), _array(starts)
+        seeds, directions = array_of(seeds_mm), array_of(starts)
         fates = np.zeros((n, 5), dtype=np.int64)
         portions: list[list[np.ndarray]] = [[] for _ in range(n_portions(n, _PORTION))]
         size = max(_BLOCK_VERTICES, 2 * (rules.max_vertices + 1))
@@ -77,8 +77,8 @@ class CpuBackend:
         cotangent: Tensor,
     ) -> PulledBack:
         """Pass derivatives on; each thread adds into a table of its own."""
-        n, field, rules = len(seed_vertex), _field(job, table), job.kernel_rules(table.dtype)
-        given = [_array(x) for x in (points, offsets, seed_vertex, starts, cotangent)]
+        n, field, rules = len(seed_vertex), fields_of(job, table), job.kernel_rules(table.dtype)
+        given = [array_of(x) for x in (points, offsets, seed_vertex, starts, cotangent)]
         to_seeds = np.zeros((n, 4), dtype=field.table.dtype)
         tables: list[np.ndarray] = []
         bounded: list[int] = []
@@ -96,8 +96,8 @@ class CpuBackend:
 
     def amplitudes(self, job: Job, table: Tensor, points: Tensor, offsets: Tensor) -> Tensor:
         """Find the amplitudes along streamlines, each thread along some of them."""
-        n, field, rules = len(offsets) - 1, _field(job, table), job.kernel_rules(table.dtype)
-        given = [_array(x) for x in (points, offsets)]
+        n, field, rules = len(offsets) - 1, fields_of(job, table), job.kernel_rules(table.dtype)
+        given = [array_of(x) for x in (points, offsets)]
         result = np.empty(len(points), dtype=field.table.dtype)
         kernel = _kernels().amplitudes
 
@@ -113,8 +113,8 @@ class CpuBackend:
         self, job: Job, table: Tensor, points: Tensor, offsets: Tensor, cotangent: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Pass derivatives on; each thread adds into a table of its own."""
-        n, field, rules = len(offsets) - 1, _field(job, table), job.kernel_rules(table.dtype)
-        given = [_array(x) for x in (points, offsets, cotangent)]
+        n, field, rules = len(offsets) - 1, fields_of(job, table), job.kernel_rules(table.dtype)
+        given = [array_of(x) for x in (points, offsets, cotangent)]
         to_points = np.zeros_like(given[0])
         tables: list[np.ndarray] = []
         kernel = _kernels().pull_back_amplitudes
@@ -136,12 +136,14 @@ def _sum(tables: list[np.ndarray]) -> np.ndarray:
     return tables[0]
 
 
-def _array(tensor: Tensor) -> np.ndarray:
+def array_of(tensor: Tensor) -> np.ndarray:
+    """Give a tensor's values as a contiguous array, without copying where that can be."""
     return tensor.detach().contiguous().numpy()
 
 
-def _field(job: Job, table: Tensor) -> FieldArrays:
-    return field_arrays(job, _array(table), _array(job.row), _array(job.ras2vox[:3]))
+def fields_of(job: Job, table: Tensor) -> FieldArrays:
+    """Give an fODF as the kernels take it."""
+    return field_arrays(job, array_of(table), array_of(job.row), array_of(job.ras2vox[:3]))
 
 
 def workspace(field: FieldArrays) -> Workspace:

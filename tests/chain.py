@@ -1,0 +1,89 @@
+"""A simulated head from its signal to its connectome: what the tests of the whole chain share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from difftract_bids.bids.nodes import NodeTable, read_nodes
+from difftract_bids.config import TrackingConfig
+from difftract_bids.core.connectome.soft import SoftConnectome
+from difftract_bids.core.end_to_end import DWIToConnectome, FODFToConnectome
+from difftract_bids.core.seeding import RandomSeeds
+from difftract_bids.core.voxelwise import VoxelwiseFit
+from difftract_bids.io.gradients import GradientTable, read_gradients
+from difftract_bids.io.images import load_volume
+from difftract_bids.modelling.deconvolution import build_deconvolution
+from difftract_bids.modelling.response import Response, estimate_response
+from difftract_bids.phantom.dataset import write_phantom
+from difftract_bids.phantom.settings import PhantomConfig
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A simulated subject, and what leads from its signal to its connectome."""
+
+    folder: Path
+    dwi: torch.Tensor
+    mask: torch.Tensor
+    vox2ras: torch.Tensor
+    gradients: GradientTable
+    response: Response
+    parcellation: torch.Tensor
+    nodes: NodeTable
+
+    @classmethod
+    def simulated(cls, folder: Path, **settings: object) -> Chain:
+        """Simulate a subject with the phantom's settings."""
+        write_phantom(folder, PhantomConfig(**settings))
+        return cls.read(folder)
+
+    @classmethod
+    def read(cls, folder: Path) -> Chain:
+        stem = folder / "sub-01" / "dwi" / "sub-01_dwi"
+        truth = folder / "derivatives" / "truth" / "sub-01" / "dwi"
+        image = load_volume(f"{stem}.nii.gz", ndim=4)
+        gradients = read_gradients(f"{stem}.bval", f"{stem}.bvec", image.vox2ras)
+        labels = load_volume(truth / "sub-01_atlas-Phantom_dseg.nii.gz", dtype=np.int32).data
+        tissue = load_volume(truth / "sub-01_desc-tissue_dseg.nii.gz", dtype=np.int32).data
+        mask = np.isin(tissue, (1, 2, 3))
+        response = estimate_response(image.data, gradients, mask)
+        return cls(
+            folder=folder,
+            dwi=torch.from_numpy(image.data).double(),
+            mask=torch.from_numpy(mask),
+            vox2ras=torch.from_numpy(image.vox2ras),
+            gradients=gradients,
+            response=response,
+            parcellation=torch.from_numpy(labels),
+            nodes=read_nodes(truth / "sub-01_atlas-Phantom_dseg.tsv"),
+        )
+
+    def model(
+        self, sigma_mm: float = 1.0, softness: float | None = None, **settings: object
+    ) -> DWIToConnectome:
+        """Make the chain; settings are those of tracking."""
+        connectome = SoftConnectome(
+            self.parcellation,
+            self.vox2ras,
+            sigma_mm=sigma_mm,
+            node_labels=torch.tensor(self.nodes.index),
+        )
+        tracking = FODFToConnectome(
+            connectome, self.vox2ras, TrackingConfig(**settings), survival_softness=softness
+        )
+        fit = build_deconvolution(self.gradients, {"WM": self.response}, "csd", 8)
+        return DWIToConnectome(fit, tracking)
+
+    def seeds(self, n: int, random_seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+        """Draw seeds in the mask."""
+        return RandomSeeds(self.mask, self.vox2ras, random_seed).draw(0, n)
+
+    def fit(self, model: DWIToConnectome) -> VoxelwiseFit:
+        """Fit the fODFs."""
+        with torch.no_grad():
+            fodf = model.fodf(self.dwi, self.mask)
+        return VoxelwiseFit(model.deconvolution, self.dwi, fodf)
