@@ -7,14 +7,27 @@ from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
 from difftract_bids.bids.atlases import Atlas, parcellation_of
+from difftract_bids.bids.given_files import connectome_of
+from difftract_bids.bids.nodes import read_nodes
+from difftract_bids.bids.outputs import edge_measures
 from difftract_bids.bids.plan import Plan
 from difftract_bids.bids.runs import DWIRun
 from difftract_bids.workflows.anatomical import init_parcellation_wf
-from difftract_bids.workflows.connectome import init_connectome_wf
+from difftract_bids.workflows.connectome import (
+    connectome_methods,
+    connectome_outputs,
+    init_connectome_wf,
+)
 from difftract_bids.workflows.derivatives import init_atlas_derivatives_wf
 from difftract_bids.workflows.reporting import init_atlas_report_wf
 
-_INPUTS = ["dwiref", "mask", "summary", "warp", "affine"]
+_INPUTS = ["dwiref", "mask", "summary", "tractogram", "sift2_weights", "warp", "affine"]
+_OUTPUTS = ["streamlines", "assigned", "hdf5", "notes"]
+
+
+def atlas_wf_name(atlas: Atlas) -> str:
+    """Name the workflow of an atlas."""
+    return f"atlas_{atlas.name.replace('+', '_')}_wf"
 
 
 def init_atlas_wf(plan: Plan, run: DWIRun, atlas: Atlas) -> LiterateWorkflow:
@@ -25,53 +38,62 @@ def init_atlas_wf(plan: Plan, run: DWIRun, atlas: Atlas) -> LiterateWorkflow:
     plan, run
         What to do, on which files.
     atlas
-        The atlas; the workflow is called ``atlas_<its name>_wf``.
+        The atlas; for the name of the workflow see :func:`atlas_wf_name`.
 
     Inputs
     ------
     dwiref, mask
         Reference image and brain mask of the run.
     summary
-        Ends and length of each of its streamlines.
+        Ends, length and images of each of its streamlines.
+    tractogram, sift2_weights
+        The streamlines, and a weight for each; as far as the settings need them.
     warp, affine
         From the atlas's space to the run's, see
         :func:`difftract_bids.workflows.anatomical.init_parcellation_wf`.
 
     Outputs
     -------
-    count
-        Streamline count matrix (TSV).
+    streamlines, assigned
+        Streamline count matrix (TSV), and how many streamlines connect nodes.
+    hdf5
+        All matrices in one file, if that is asked for.
     notes
         What a user should know about parcellation and matrix.
     """
     own = parcellation_of(atlas, run) if atlas.kind == "subject" else atlas
-    workflow = LiterateWorkflow(name=f"atlas_{atlas.name.replace('+', '_')}_wf")
+    workflow = LiterateWorkflow(name=atlas_wf_name(atlas))
     inputs = pe.Node(niu.IdentityInterface(_INPUTS), name="inputnode")
-    outputs = pe.Node(niu.IdentityInterface(["count", "notes"]), name="outputnode")
+    outputs = pe.Node(niu.IdentityInterface(_OUTPUTS), name="outputnode")
+    config = connectome_of(plan.config.connectome, run)
     parcellation = init_parcellation_wf(atlas.name, str(own.image), str(own.table))
-    connectome = init_connectome_wf(plan.config.connectome)
+    connectome = init_connectome_wf(config, n_nodes=len(read_nodes(own.table)))
+    connectome.__desc__ = connectome_methods(plan.config.connectome)
     connectome.inputs.inputnode.table = str(own.table)
     figures = init_atlas_report_wf(plan, run, atlas.name)
     save = init_atlas_derivatives_wf(plan, run, atlas.name)
     save.inputs.inputnode.dseg_table = str(own.table)
-    notes = pe.Node(niu.Merge(2), name="notes", run_without_submitting=True)
-    to_own_space = [(name, f"inputnode.{name}") for name in ("mask", "warp", "affine")]
-    matrices = [
-        (f"outputnode.{name}", f"inputnode.{name}")
-        for name in ("count", "count_metadata", "meanlength", "meanlength_metadata", "nodeindices")
-    ]
+    streamlines = ["summary"] + (["tractogram"] if config.follows_paths else [])
+    streamlines += ["sift2_weights"] if "sift2" in config.connectome_measures else []
+    shown = [("outputnode.streamlines", "inputnode.streamlines")]
+    shown += [(f"outputnode.{name}", f"inputnode.{name}") for name in edge_measures(plan.config)]
+    passed_on = ["streamlines", "assigned", "notes"] + (["hdf5"] if config.connectome_hdf5 else [])
+    # Of nodes without a voxel the connectome's notes tell, whoever lost them.
     workflow.connect([
-        (inputs, parcellation, to_own_space),
-        (inputs, connectome, [("summary", "inputnode.summary")]),
-        (inputs, figures, [("dwiref", "inputnode.dwiref"), ("mask", "inputnode.mask")]),
+        (inputs, parcellation, _same(["mask", "warp", "affine"])),
+        (inputs, connectome, _same(streamlines)),
+        (inputs, figures, _same(["dwiref", "mask"])),
         (parcellation, connectome, [("outputnode.parcellation", "inputnode.parcellation")]),
         (parcellation, figures, [("outputnode.parcellation", "inputnode.parcellation")]),
         (parcellation, save, [("outputnode.parcellation", "inputnode.dseg")]),
-        (connectome, figures, [("outputnode.count", "inputnode.count")]),
-        (connectome, save, matrices),
-        (parcellation, notes, [("outputnode.notes", "in1")]),
-        (connectome, notes, [("outputnode.notes", "in2")]),
-        (connectome, outputs, [("outputnode.count", "count")]),
-        (notes, outputs, [("out", "notes")]),
+        (connectome, figures, shown),
+        (connectome, save, [
+            (f"outputnode.{name}", f"inputnode.{name}") for name in connectome_outputs(config)
+        ]),
+        (connectome, outputs, [(f"outputnode.{name}", name) for name in passed_on]),
     ])  # fmt: skip
     return workflow
+
+
+def _same(names: list[str]) -> list[tuple[str, str]]:
+    return [(name, f"inputnode.{name}") for name in names]

@@ -22,7 +22,7 @@ from difftract_bids.bids.outputs import (
 )
 from difftract_bids.bids.plan import Plan
 from difftract_bids.bids.runs import DWIRun
-from difftract_bids.bids.sidecars import tensor_metadata
+from difftract_bids.bids.sidecars import node_table_metadata, tensor_metadata
 from difftract_bids.bids.uris import derivative_uri, raw_uri
 from difftract_bids.interfaces.fodf import TISSUE_FIELDS
 from difftract_bids.interfaces.fodf_maps import ConvertFODF
@@ -44,12 +44,13 @@ def init_run_derivatives_wf(
     Inputs
     ------
     preproc_dwi, preproc_bval, preproc_bvec, mask, dwiref, fa, md, colour_fa, fodf, fodf_gm,
-    fodf_csf, response_wm, response_gm, response_csf, afdtotal, nufo, peak, tractogram
+    fodf_csf, response_wm, response_gm, response_csf, afdtotal, nufo, peak, tractogram, weights,
+    hdf5
         Files, by the names of :data:`difftract_bids.bids.outputs.OUTPUTS`, as far as the run has
         them. fODFs are in MRtrix's basis; they are saved in the one asked for.
     t1w_dwi, t1w_to_dwi, dwi_to_t1w
         The same, for runs with a T1w.
-    fodf_metadata, fodf_gm_metadata, fodf_csf_metadata, tractogram_metadata
+    fodf_metadata, fodf_gm_metadata, fodf_csf_metadata, tractogram_metadata, weights_metadata
         Content of sidecars that is known only at run time.
     """
     config = plan.config
@@ -72,6 +73,12 @@ def init_run_derivatives_wf(
     followed = preprocessed if config.tracking.algorithm == "tensor_det" else fodf
     if is_wanted("tractogram", run, config):
         sidecars["tractogram"] = {"Sources": [followed]}
+    if is_wanted("weights", run, config):
+        tracked = "tractogram" if is_wanted("tractogram", run, config) else "preproc_dwi"
+        tracked_uri = derivative_uri(output_path(run, tracked, config))
+        sidecars["weights"] = {"Sources": [tracked_uri, fodf]}
+    if is_wanted("hdf5", run, config):
+        sidecars["hdf5"] = _hdf5_sidecar(plan, run)
     if run.t1w is not None:
         dwiref = derivative_uri(output_path(run, "dwiref", config))
         both = [raw_uri(run.t1w, plan.bids_dir), dwiref]
@@ -82,7 +89,20 @@ def init_run_derivatives_wf(
         }
     images = [key for key in TISSUE_FIELDS.values() if key in sidecars]
     at_run_time = [*(f"{key}_metadata" for key in images), "tractogram_metadata"]
+    at_run_time += ["weights_metadata"] if "weights" in sidecars else []
     return _saving_wf(plan, run, sidecars, at_run_time, name=name)
+
+
+def _hdf5_sidecar(plan, run):
+    """Say what the file of all matrices holds."""
+    config = plan.config
+    matrices = [
+        derivative_uri(output_path(run, measure, config, atlas.name))
+        for atlas in plan.atlases
+        for measure in config.connectome.connectome_measures
+    ]
+    layout = "A group for each atlas: a dataset for each measure, and the node table in nodes"
+    return {"Sources": matrices, "Description": "Connectome matrices", "Layout": layout}
 
 
 def _fodf_sidecars(plan, run, preprocessed, fodf):
@@ -125,9 +145,10 @@ def init_atlas_derivatives_wf(
 
     Inputs
     ------
-    dseg, dseg_table, nodeindices, count, meanlength
-        Files, by the names of :data:`difftract_bids.bids.outputs.OUTPUTS`.
-    count_metadata, meanlength_metadata
+    dseg, dseg_table, nodeindices, assignments, count, meanlength, ...
+        Files, by the names of :data:`difftract_bids.bids.outputs.OUTPUTS`, as far as the settings
+        ask for them.
+    assignments_metadata, count_metadata, meanlength_metadata, ...
         Content of sidecars that is known only at run time.
     """
     # Without a saved tractogram, what it was tracked in.
@@ -136,15 +157,29 @@ def init_atlas_derivatives_wf(
     tractogram = derivative_uri(output_path(run, source, plan.config))
     dseg = derivative_uri(output_path(run, "dseg", plan.config, atlas))
     dwiref = derivative_uri(output_path(run, "dwiref", plan.config))
+    sources = [tractogram, dseg]
     sidecars = {
-        "dseg": {"Sources": [dwiref], "Atlas": atlas},
+        "dseg": {
+            "Sources": [dwiref],
+            "Atlas": atlas,
+            "Resampling": "Nearest neighbour, where the atlas is on another grid",
+        },
         "dseg_table": {},
-        "nodeindices": {"Sources": [dseg], "Atlas": atlas},
-        "count": {"Sources": [tractogram, dseg], "Atlas": atlas},
-        "meanlength": {"Sources": [tractogram, dseg], "Atlas": atlas},
+        "nodeindices": {"Sources": sources, "Atlas": atlas, **node_table_metadata()},
     }
-    at_run_time = ["count_metadata", "meanlength_metadata"]
+    at_run_time = []
+    for key in (*plan.config.connectome.connectome_measures, "assignments"):
+        if is_wanted(key, run, plan.config):
+            others = _other_sources(plan, run, key)
+            sidecars[key] = {"Sources": [*sources, *others], "Atlas": atlas}
+            at_run_time.append(f"{key}_metadata")
     return _saving_wf(plan, run, sidecars, at_run_time, atlas=atlas, name=name)
+
+
+def _other_sources(plan, run, measure):
+    """Name what a matrix is made of besides streamlines and parcels."""
+    image = {"sift2": "weights", "meanfa": "fa", "meanmd": "md"}.get(measure)
+    return [derivative_uri(output_path(run, image, plan.config))] if image else []
 
 
 def init_report_sink(plan: Plan, run: DWIRun, desc: str, *, atlas: str | None = None) -> pe.Node:

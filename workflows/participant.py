@@ -9,24 +9,26 @@ from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
 from difftract_bids.bids.atlases import parcellation_of
-from difftract_bids.bids.given_files import regions_of, seeding_of
+from difftract_bids.bids.given_files import connectome_of, regions_of, seeding_of
 from difftract_bids.bids.given_fodf import fodf_of
 from difftract_bids.bids.outputs import OUTPUTS, is_wanted
 from difftract_bids.bids.plan import Plan
 from difftract_bids.bids.runs import DWIRun, image_size_gb
-from difftract_bids.config import Config
+from difftract_bids.config import Config, ConnectomeConfig, SIFT2Config
+from difftract_bids.interfaces.connectome import MergeConnectomes
 from difftract_bids.interfaces.fodf import TISSUE_FIELDS
 from difftract_bids.workflows.anatomical import (
     init_align_t1w_wf,
     init_pseudo_t1w_wf,
     init_template_wf,
 )
-from difftract_bids.workflows.atlas import init_atlas_wf
+from difftract_bids.workflows.atlas import atlas_wf_name, init_atlas_wf
 from difftract_bids.workflows.derivatives import init_run_derivatives_wf
 from difftract_bids.workflows.fodf import fodf_methods, init_fodf_wf
 from difftract_bids.workflows.preprocessing import init_preprocessing_wf
 from difftract_bids.workflows.reporting import init_run_report_wf
 from difftract_bids.workflows.tracking import init_tracking_wf, tracking_methods
+from difftract_bids.workflows.weighting import init_weighting_wf
 
 
 def init_participant_wf(
@@ -79,6 +81,7 @@ def init_run_wf(plan: Plan, run: DWIRun, *, omp_nthreads: int = 1) -> LiterateWo
         seeding_of(config.seeding, run),
         config.output,
         regions_of(config.regions, run),
+        connectome_of(config.connectome, run),
         b0_threshold_s_mm2=threshold,
         **size,
     )
@@ -99,9 +102,38 @@ def init_run_wf(plan: Plan, run: DWIRun, *, omp_nthreads: int = 1) -> LiterateWo
     if is_wanted("tractogram", run, config):
         saved = _same("tractogram", metadata="tractogram_metadata")
         workflow.connect([(tracking, save, saved)])
+    _connect_samples(workflow, config)
+    if "sift2" in config.connectome.connectome_measures:
+        _weigh(workflow, config.sift2, **size)
     anatomy = _anatomy(workflow, run, omp_nthreads)
     _connect_atlases(workflow, plan, run, anatomy, omp_nthreads)
     return workflow
+
+
+def _connect_samples(workflow: LiterateWorkflow, config: Config) -> None:
+    """Give tracking the images that the connectomes average along streamlines."""
+    sampled = config.connectome.sampled
+    if not sampled:
+        return
+    stages = _stages(workflow)
+    images = pe.Node(niu.Merge(len(sampled)), name="images", run_without_submitting=True)
+    given = [(f"outputnode.{name}", f"in{i}") for i, name in enumerate(sampled, start=1)]
+    workflow.connect([
+        (stages["fodf_wf"], images, given),
+        (images, stages["tracking_wf"], [("out", "inputnode.images")]),
+    ])  # fmt: skip
+
+
+def _weigh(workflow: LiterateWorkflow, config: SIFT2Config, **size: Any) -> None:
+    """Add the weights of streamlines, once for all atlases."""
+    stages = _stages(workflow)
+    weighting = init_weighting_wf(config, **size)
+    workflow.connect([
+        (stages["preprocessing_wf"], weighting, _same("mask")),
+        (stages["fodf_wf"], weighting, _same("fodf")),
+        (stages["tracking_wf"], weighting, _same("tractogram")),
+        (weighting, stages["derivatives_wf"], _same("weights", metadata="weights_metadata")),
+    ])  # fmt: skip
 
 
 def _saved(run: DWIRun, config: Config) -> list[str]:
@@ -150,18 +182,23 @@ def _connect_atlases(workflow, plan: Plan, run: DWIRun, anatomy, omp_nthreads: i
     stages = _stages(workflow)
     preprocessing, report = stages["preprocessing_wf"], stages["report_wf"]
     counts = pe.Node(niu.Merge(len(plan.atlases)), name="counts", run_without_submitting=True)
-    notes = pe.Node(niu.Merge(len(plan.atlases) + 2), name="notes", run_without_submitting=True)
+    assigned = pe.Node(niu.Merge(len(plan.atlases)), name="assigned", run_without_submitting=True)
+    noting = [name for name in ("fodf_wf", "tracking_wf", "weighting_wf") if name in stages]
+    n_notes = len(plan.atlases) + len(noting)
+    notes = pe.Node(niu.Merge(n_notes), name="notes", run_without_submitting=True)
     templates: dict[str, LiterateWorkflow] = {}
-    for place, stage in (("in1", "fodf_wf"), ("in2", "tracking_wf")):
-        workflow.connect([(stages[stage], notes, [("outputnode.notes", place)])])
+    for place, stage in enumerate(noting, start=1):
+        workflow.connect([(stages[stage], notes, [("outputnode.notes", f"in{place}")])])
     for number, atlas in enumerate(plan.atlases, start=1):
         node = init_atlas_wf(plan, run, atlas)
+        place = len(noting) + number
         workflow.connect([
             (preprocessing, node, _same("dwiref", "mask")),
-            (stages["tracking_wf"], node, _same("summary")),
-            (node, counts, [("outputnode.count", f"in{number}")]),
-            (node, notes, [("outputnode.notes", f"in{number + 2}")]),
+            (node, counts, [("outputnode.streamlines", f"in{number}")]),
+            (node, assigned, [("outputnode.assigned", f"in{number}")]),
+            (node, notes, [("outputnode.notes", f"in{place}")]),
         ])  # fmt: skip
+        _connect_streamlines(workflow, node, plan.config.connectome)
         if atlas.kind == "template":
             template = str(atlas.template)
             if template not in templates:
@@ -180,7 +217,34 @@ def _connect_atlases(workflow, plan: Plan, run: DWIRun, anatomy, omp_nthreads: i
             workflow.connect([(anatomy, node, _same(t1w_to_dwi="affine"))])
     workflow.connect([
         (counts, report, [("out", "inputnode.counts")]),
+        (assigned, report, [("out", "inputnode.assigned")]),
         (notes, report, [("out", "inputnode.notes")]),
+    ])  # fmt: skip
+    if plan.config.connectome.connectome_hdf5:
+        _merge_hdf5(workflow, plan)
+
+
+def _connect_streamlines(workflow, atlas_wf, config: ConnectomeConfig):
+    """Give an atlas what its connectome needs of the streamlines."""
+    stages = _stages(workflow)
+    needed = ["summary"] + (["tractogram"] if config.follows_paths else [])
+    workflow.connect([(stages["tracking_wf"], atlas_wf, _same(*needed))])
+    if "weighting_wf" in stages:
+        workflow.connect([(stages["weighting_wf"], atlas_wf, _same(weights="sift2_weights"))])
+
+
+def _merge_hdf5(workflow, plan: Plan):
+    """Put the matrices of all atlases into one file."""
+    stages = _stages(workflow)
+    files = pe.Node(niu.Merge(len(plan.atlases)), name="hdf5_files", run_without_submitting=True)
+    merge = pe.Node(MergeConnectomes(), name="hdf5", mem_gb=0.5)
+    merge.inputs.atlases = [atlas.name for atlas in plan.atlases]
+    for number, atlas in enumerate(plan.atlases, start=1):
+        atlas_wf = stages[atlas_wf_name(atlas)]
+        workflow.connect([(atlas_wf, files, [("outputnode.hdf5", f"in{number}")])])
+    workflow.connect([
+        (files, merge, [("out", "files")]),
+        (merge, stages["derivatives_wf"], [("hdf5", "inputnode.hdf5")]),
     ])  # fmt: skip
 
 

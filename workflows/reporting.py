@@ -6,6 +6,7 @@ from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
+from difftract_bids.bids.outputs import EDGE_FIGURE, edge_measures
 from difftract_bids.bids.plan import Plan
 from difftract_bids.bids.runs import DWIRun
 from difftract_bids.config import TrackingConfig
@@ -18,7 +19,7 @@ _FIELDS = [
     "dwi", "bval", "bvec", "mask", "dwiref", "t1w_dwi", "fa", "v1",
     "fodf", "fodf_gm", "fodf_csf", "fodf_metadata", "field",
     "response_wm", "response_gm", "response_csf",
-    "preview", "summary", "tractogram_metadata", "counts", "notes",
+    "preview", "summary", "tractogram_metadata", "counts", "assigned", "notes",
 ]  # fmt: skip
 
 
@@ -46,8 +47,8 @@ def init_run_report_wf(plan: Plan, run: DWIRun, *, name: str = "report_wf") -> L
         Responses of fODFs that were fitted.
     preview, summary, tractogram_metadata
         Some streamlines, ends and lengths of all, and the sidecar of the tractogram.
-    counts
-        Streamline count matrix of each atlas.
+    counts, assigned
+        Streamline count matrix of each atlas, and how many streamlines connect its nodes.
     notes
         What the stages want the user to know.
     """
@@ -67,7 +68,7 @@ def init_run_report_wf(plan: Plan, run: DWIRun, *, name: str = "report_wf") -> L
             reportlets.SummariseRun(atlases=[atlas.name for atlas in plan.atlases], **threshold),
             [
                 "dwi", "bval", "bvec", "summary", "tractogram_metadata", "fodf_metadata",
-                "counts", "notes",
+                "counts", "assigned", "notes",
             ],
         ),
         **_fodf_figures(plan, run, threshold),
@@ -113,19 +114,25 @@ def init_atlas_report_wf(
         Reference image and brain mask of the run.
     parcellation
         Label image on the same grid.
-    count
+    streamlines
         Streamline count matrix.
+    sift2, meanfa, meanlength
+        Other matrices, as far as the settings ask for them.
     """
     workflow = LiterateWorkflow(name=name)
-    inputs = pe.Node(
-        niu.IdentityInterface(["dwiref", "mask", "parcellation", "count"]), name="inputnode"
-    )
+    measures = edge_measures(plan.config)
+    given = ["dwiref", "mask", "parcellation", "streamlines", *measures]
+    inputs = pe.Node(niu.IdentityInterface(given), name="inputnode")
     fields = [(field, field) for field in ("dwiref", "mask", "parcellation")]
     parcellation = reportlets.PlotParcellation()
     _draw(workflow, plan, run, "parcellation", parcellation, inputs, fields, atlas=atlas)
-    fields = [("count", "matrix")]
+    fields = [("streamlines", "matrix")]
     matrix = reportlets.PlotConnectome()
     _draw(workflow, plan, run, "connectome", matrix, inputs, fields, atlas=atlas)
+    if measures:
+        fields = [(measure, measure) for measure in measures]
+        edges = reportlets.PlotEdges()
+        _draw(workflow, plan, run, EDGE_FIGURE, edges, inputs, fields, atlas=atlas)
     return workflow
 
 

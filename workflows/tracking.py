@@ -9,11 +9,17 @@ from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
-from difftract_bids.config import OutputConfig, RegionsConfig, SeedingConfig, TrackingConfig
+from difftract_bids.config import (
+    ConnectomeConfig,
+    OutputConfig,
+    RegionsConfig,
+    SeedingConfig,
+    TrackingConfig,
+)
 from difftract_bids.interfaces.tracking import TrackStreamlines
 from difftract_bids.validation import parse_numbers
 
-_INPUTS = ["fodf", "mask", "dwi", "bval", "bvec"]
+_INPUTS = ["fodf", "mask", "dwi", "bval", "bvec", "images"]
 _OUTPUTS = ["tractogram", "summary", "preview", "metadata", "notes"]
 
 
@@ -22,6 +28,7 @@ def init_tracking_wf(
     seeding: SeedingConfig,
     output: OutputConfig,
     regions: RegionsConfig | None = None,
+    connectome: ConnectomeConfig | None = None,
     *,
     b0_threshold_s_mm2: float = 50.0,
     omp_nthreads: int = 1,
@@ -34,6 +41,9 @@ def init_tracking_wf(
     ----------
     tracking, seeding, output, regions
         Settings of this stage; paths in them are this run's own.
+    connectome
+        What connectomes will need: images looked up along streamlines, a tractogram. Nothing, if
+        left out.
     b0_threshold_s_mm2
         Volumes up to this b-value count as b=0, s/mm²; for ``tensor_det``.
     omp_nthreads
@@ -51,13 +61,17 @@ def init_tracking_wf(
         Preprocessed run; for ``tensor_det``.
     mask
         Brain mask: where seeds are placed and streamlines may run, if settings do not say.
+    images
+        Those that the connectomes average along streamlines, in the order of
+        ``connectome.sampled``.
 
     Outputs
     -------
     tractogram
-        Streamlines in scanner (RAS+) millimetres, thinned; undefined if not asked for.
+        Streamlines in scanner (RAS+) millimetres, thinned; undefined if neither settings nor
+        connectomes ask for it.
     summary
-        Table of seed, ends and length of every streamline.
+        Table of seed, ends, length and what images hold along it of every streamline.
     preview
         Some thousand streamlines, for figures.
     metadata
@@ -73,6 +87,14 @@ def init_tracking_wf(
     settings = asdict(tracking) | asdict(seeding) | asdict(output)
     # That of saved images, which do not matter here: another one must not track anew.
     del settings["sh_basis"]
+    sampled = connectome.sampled if connectome else ()
+    if connectome:
+        settings["tractogram"] = output.tractogram or connectome.needs_paths
+    if connectome and sampled:
+        settings |= {
+            "image_names": list(sampled),
+            "streamline_statistic": connectome.streamline_statistic,
+        }
     settings |= {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(regions).items()}
     track = pe.Node(
         TrackStreamlines(**settings, b0_threshold_s_mm2=b0_threshold_s_mm2),
@@ -81,6 +103,7 @@ def init_tracking_wf(
         mem_gb=1.5 + 2 * mem_gb,
     )
     followed = ["fodf"] if tracking.algorithm == "sd_stream" else ["dwi", "bval", "bvec"]
+    followed += ["images"] if sampled else []
     workflow.connect([
         (inputs, track, [("mask", "brain_mask"), *((field, field) for field in followed)]),
         (track, outputs, [(field, field) for field in _OUTPUTS]),

@@ -29,6 +29,7 @@ CITATION.md
 *_tractogram.*
 *_relmat.*
 *_nodeindices.*
+*_assignments.*
 *_xfm.*
 *_timeseries.*
 *_weights.*

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from difftract_bids.bids.runs import DWIRun
-from difftract_bids.config import Config, RegionsConfig, SeedingConfig
+from difftract_bids.config import Config, ConnectomeConfig, RegionsConfig, SeedingConfig
 from difftract_bids.errors import DifftractError, InputError
 from difftract_bids.validation import parse_numbers
 
@@ -50,6 +51,20 @@ def regions_of(config: RegionsConfig, run: DWIRun) -> RegionsConfig:
     return replace(config, **changes)
 
 
+def connectome_of(config: ConnectomeConfig, run: DWIRun) -> ConnectomeConfig:
+    """Make the path of a run's own streamline weights absolute, and fill in its labels.
+
+    Raises
+    ------
+    InputError
+        If the path asks for the session of a run without one.
+    """
+    if config.streamline_weights is None:
+        return config
+    path = own_path(config.streamline_weights, "streamline_weights", run)
+    return replace(config, streamline_weights=path)
+
+
 def check_given_files(config: Config, run: DWIRun) -> None:
     """Check every file that the settings name: there, of the right kind, not empty.
 
@@ -67,6 +82,9 @@ def check_given_files(config: Config, run: DWIRun) -> None:
         for entry in getattr(regions, name):
             if parse_numbers(entry, 4) is None:
                 _check(entry, name)
+    weights = connectome_of(config.connectome, run).streamline_weights
+    if weights is not None:
+        _check(weights, "streamline_weights")
 
 
 @lru_cache(maxsize=1024)  # most often all runs share a file
@@ -82,9 +100,10 @@ def _check(path: str, name: str) -> None:
         )
     from difftract_bids.io import places
 
-    load = {
+    load: Callable[[str], Any] = {
         "seed_coordinates": places.read_coordinates,
         "seed_rejection": places.load_weights,
+        "streamline_weights": _read_weights,
     }.get(name, places.load_mask)
     try:
         load(path)
@@ -92,6 +111,12 @@ def _check(path: str, name: str) -> None:
         raise type(error)(
             f"{error.what} ({option})", where=error.where, remedy=error.remedy
         ) from error
+
+
+def _read_weights(path: str) -> None:
+    from difftract_bids.io.weights import read_weights
+
+    read_weights(path)
 
 
 def own_path(path: str, name: str, run: DWIRun) -> str:

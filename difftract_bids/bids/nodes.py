@@ -13,7 +13,7 @@ import numpy as np
 from nibabel.affines import apply_affine
 
 from difftract_bids.errors import AtlasError, InputError
-from difftract_bids.io.images import load_volume
+from difftract_bids.io.images import Volume, load_volume
 
 TABLE_REMEDY = "It needs a row per label, with the columns index (a whole number >= 1) and name."
 _SIDE = re.compile(r"(?:^|[_\-.])(?:(l|lh|left)|(r|rh|right))(?:[_\-.]|$)", re.IGNORECASE)
@@ -90,23 +90,69 @@ def read_nodes(table: Path) -> NodeTable:
     return NodeTable(tuple(i for i, _ in kept), tuple(names), tuple(sides))
 
 
-def check_image(image: Path, nodes: NodeTable) -> None:
+def load_labels(image: Path) -> Volume:
+    """Load a label image; labels may be stored as floats, if they are whole numbers.
+
+    Returns
+    -------
+    Volume
+        Labels in int32, 0 for none.
+
+    Raises
+    ------
+    AtlasError
+        If the image cannot be read, is not three-dimensional, or holds what is no label.
+    """
+    try:
+        data, vox2ras = load_volume(image, ndim=3, dtype=np.float64)
+    except InputError as error:
+        raise AtlasError(error.what, where=image, remedy=error.remedy) from error
+    # Written so that NaN is caught; what scaling in a header rounds off is not.
+    wrong = ~(np.abs(data - np.rint(data)) <= 1e-3) | (np.abs(data) > np.iinfo(np.int32).max)
+    if wrong.any():
+        some = ", ".join(f"{value:g}" for value in np.unique(data[wrong])[:5])
+        raise AtlasError(
+            f"{int(wrong.sum()):,} voxels of the parcellation hold no label but a number that is "
+            f"not whole, such as {some}.",
+            where=image,
+            remedy="Give labels, not probabilities or intensities; when bringing labels onto "
+            "another grid, interpolate by nearest neighbour.",
+        )
+    return Volume(np.rint(data).astype(np.int32), vox2ras)
+
+
+def check_image(image: Path, nodes: NodeTable) -> Volume:
     """Check that a label image holds labels, and only such as the table names.
+
+    Returns
+    -------
+    Volume
+        Its labels, see :func:`load_labels`.
 
     Raises
     ------
     AtlasError
         If it cannot be read, has no label, or labels that the table lacks.
     """
-    try:
-        labels = np.unique(load_volume(image, ndim=3, dtype=np.int64).data)
-    except InputError as error:
-        raise AtlasError(error.what, where=image, remedy=error.remedy) from error
-    labels = labels[labels != 0]
-    if not labels.size:
+    volume = load_labels(image)
+    if not volume.data.any():
         raise AtlasError(
             "The atlas image holds no label.", where=image, remedy="Give a label image (dseg)."
         )
+    check_labels(volume, nodes, image)
+    return volume
+
+
+def check_labels(volume: Volume, nodes: NodeTable, image: Path) -> None:
+    """Check that the table names every label of an image.
+
+    Raises
+    ------
+    AtlasError
+        If it does not; the first labels that it lacks are told.
+    """
+    labels = np.unique(volume.data)
+    labels = labels[labels != 0]
     unnamed = sorted(set(labels.tolist()) - set(nodes.index))
     if unnamed:
         some = ", ".join(map(str, unnamed[:8])) + (", ..." if len(unnamed) > 8 else "")

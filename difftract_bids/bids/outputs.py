@@ -11,7 +11,7 @@ from bids.layout.writing import build_path
 
 from difftract_bids.bids.layout import path_patterns
 from difftract_bids.bids.runs import DWIRun
-from difftract_bids.config import Config
+from difftract_bids.config import MEASURES, Config, ConnectomeConfig
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,10 @@ class Output:
         Tissue of the fODF model that it is of: it exists only for models that have it.
     of_fodf
         Whether it comes from the fODF model, which its name then has.
+    of_tracking
+        Whether its name has the tracking algorithm as its model.
+    setting
+        Setting of the connectome that it depends on, if it depends on one.
     """
 
     entities: dict[str, str]
@@ -40,6 +44,8 @@ class Output:
     needs_t1w: bool = False
     tissue: str = ""
     of_fodf: bool = False
+    of_tracking: bool = False
+    setting: str = ""
 
 
 def _fodf(tissue: str) -> Output:
@@ -55,6 +61,11 @@ def _fodf_map(param: str) -> Output:
 def _response(tissue: str) -> Output:
     entities = {"label": tissue, "suffix": "response", "extension": ".txt"}
     return Output(entities, tissue=tissue, of_fodf=True)
+
+
+def _matrix(measure: str) -> Output:
+    entities = {"meas": measure, "suffix": "relmat", "extension": ".dense.tsv"}
+    return Output(entities, per_atlas=True)
 
 
 OUTPUTS = {
@@ -88,7 +99,10 @@ OUTPUTS = {
     "afdtotal": _fodf_map("afdtotal"),
     "nufo": _fodf_map("nufo"),
     "peak": _fodf_map("peak"),
-    "tractogram": Output({"model": "sdstream", "suffix": "tractogram", "extension": ".trx"}),
+    "tractogram": Output({"suffix": "tractogram", "extension": ".trx"}, of_tracking=True),
+    "weights": Output(
+        {"desc": "sift2", "suffix": "weights", "extension": ".tsv"}, of_tracking=True
+    ),
     "t1w_dwi": Output(
         {
             "datatype": "anat",
@@ -110,11 +124,16 @@ OUTPUTS = {
     "dseg": Output({"suffix": "dseg", "extension": ".nii.gz"}, per_atlas=True),
     "dseg_table": Output({"suffix": "dseg", "extension": ".tsv"}, sidecar=False, per_atlas=True),
     "nodeindices": Output({"suffix": "nodeindices", "extension": ".tsv"}, per_atlas=True),
-    "count": Output(
-        {"meas": "count", "suffix": "relmat", "extension": ".dense.tsv"}, per_atlas=True
+    **{measure: _matrix(measure) for measure in MEASURES},
+    "assignments": Output(
+        {"suffix": "assignments", "extension": ".tsv"},
+        per_atlas=True,
+        setting="streamline_assignments",
     ),
-    "meanlength": Output(
-        {"meas": "meanlength", "suffix": "relmat", "extension": ".dense.tsv"}, per_atlas=True
+    # All atlases in one.
+    "hdf5": Output(
+        {"desc": "connectomes", "suffix": "relmat", "extension": ".h5"},
+        setting="connectome_hdf5",
     ),
 }
 
@@ -125,6 +144,8 @@ T1W_FIGURES = ("coreg",)
 #: With fODFs that were fitted; with several tissues.
 FITTED_FIGURES, TISSUE_FIGURES = ("response",), ("tissues",)
 ATLAS_FIGURES = ("parcellation", "connectome")
+#: With any of these measures, of which it shows those there are.
+EDGE_FIGURE, EDGE_MEASURES = "edges", ("sift2", "meanfa", "meanlength")
 
 
 def figure_entities(desc: str, atlas: str | None = None) -> dict[str, str]:
@@ -134,13 +155,19 @@ def figure_entities(desc: str, atlas: str | None = None) -> dict[str, str]:
     return entities | ({"atlas": atlas} if atlas else {})
 
 
-def promised_figures(run: DWIRun, atlases: list[str]) -> Iterator[str]:
+def edge_measures(config: Config) -> list[str]:
+    """List the measures that the second figure of a connectome shows."""
+    return [name for name in EDGE_MEASURES if name in config.connectome.connectome_measures]
+
+
+def promised_figures(run: DWIRun, atlases: list[str], config: Config) -> Iterator[str]:
     """List the figures of a run, relative to the derivatives folder."""
     descs: list[tuple[str, str | None]]
     descs = [(desc, None) for desc in RUN_FIGURES + (T1W_FIGURES if run.t1w else ())]
     descs += [(desc, None) for desc in FITTED_FIGURES if run.fodf_model.is_fitted]
     descs += [(desc, None) for desc in TISSUE_FIGURES if run.fodf_model.is_multi_tissue]
-    descs += [(desc, atlas) for desc in ATLAS_FIGURES for atlas in atlases]
+    of_atlases = ATLAS_FIGURES + ((EDGE_FIGURE,) if edge_measures(config) else ())
+    descs += [(desc, atlas) for desc in of_atlases for atlas in atlases]
     for desc, atlas in descs:
         entities = {**run.entities, **figure_entities(desc, atlas)}
         yield str(build_path(entities, path_patterns(), strict=True))
@@ -154,8 +181,9 @@ def output_entities(key: str, run: DWIRun, config: Config) -> dict[str, str]:
         entities["model"] = run.fodf_model.name
         if output.tissue and run.fodf_model.is_multi_tissue:
             entities["label"] = output.tissue
-    if key == "tractogram":
+    if output.of_tracking:
         entities["model"] = config.tracking.algorithm.replace("_", "")
+    if key == "tractogram":
         entities["extension"] = f".{config.output.tractogram_format}"
     return entities
 
@@ -170,7 +198,19 @@ def is_wanted(key: str, run: DWIRun, config: Config) -> bool:
         return False  # given ones are not a result, and the group level must not take them for one
     if output.needs_t1w and run.t1w is None:
         return False
-    return key != "tractogram" or config.output.tractogram
+    if key == "tractogram":
+        return config.output.tractogram
+    return _is_wanted_of_connectome(key, config.connectome)
+
+
+def _is_wanted_of_connectome(key: str, connectome: ConnectomeConfig) -> bool:
+    """Say whether the settings ask for what comes with connectomes; other outputs always are."""
+    if key in MEASURES:
+        return key in connectome.connectome_measures
+    if key == "weights":
+        return "sift2" in connectome.connectome_measures
+    setting = OUTPUTS[key].setting
+    return not setting or bool(getattr(connectome, setting))
 
 
 def output_path(run: DWIRun, key: str, config: Config, atlas: str | None = None) -> str:
@@ -191,7 +231,7 @@ def promised_outputs(run: DWIRun, atlases: list[str], config: Config) -> Iterato
             yield path
             if output.sidecar:
                 yield str(Path(path).parent / (Path(path).name.split(".", 1)[0] + ".json"))
-    yield from promised_figures(run, atlases)
+    yield from promised_figures(run, atlases, config)
     yield f"sub-{run.participant}.html"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import PurePath
 from typing import Any
 
-from difftract_bids.config import RegionsConfig, SeedingConfig, TrackingConfig
+from difftract_bids.config import ConnectomeConfig, RegionsConfig, SeedingConfig, TrackingConfig
 from difftract_bids.validation import parse_numbers
 
 
@@ -148,22 +148,119 @@ def _places(entries: tuple[str, ...]) -> list[str]:
     return [f"Sphere {e}" if parse_numbers(e, 4) else PurePath(e).name for e in entries]
 
 
-def relmat_metadata(measure: str, *, n_nodes: int, radius_mm: float) -> dict[str, Any]:
-    """Describe a connectome matrix: ``count`` or ``meanlength``."""
-    described = {
-        "count": ("Number of streamlines that connect two parcels", "count"),
-        "meanlength": ("Mean length of the streamlines that connect two parcels", "mm"),
-    }[measure]
+def relmat_metadata(measure: str, config: ConnectomeConfig, *, n_nodes: int) -> dict[str, Any]:
+    """Describe a connectome matrix.
+
+    Parameters
+    ----------
+    measure
+        One of :data:`difftract_bids.config.MEASURES`, or ``mean`` and the name of an image.
+    config
+        How it was made. Of files only the names are told.
+    n_nodes
+        Its rows.
+    """
+    statistic = config.streamline_statistic
+    weights = config.streamline_weights
+    weighting = "none" if weights is None else PurePath(weights).name
+    if measure == "sift2":
+        weighting = "SIFT2"
+    image = measure.removeprefix("mean").upper()
+    along = f"Mean over streamlines of the {statistic} of {image} along each"
+    described, units = _MEASURES.get(measure, (along, "arbitrary"))
+    if measure == "count" and weights is not None:
+        described = "Sum of the weights of the streamlines that connect two parcels"
     return {
-        "Description": described[0],
+        "Description": described,
         "RelationshipMeasure": measure,
-        "MeasureDescription": described[0],
-        "Units": described[1],
+        "MeasureDescription": described,
+        "Units": "mm^2/s" if measure == "meanmd" else units,
         "Weighted": True,
         "Directed": False,
-        "ValidDiagonal": True,
+        "ValidDiagonal": not config.zero_diagonal,
         "StorageFormat": "Full",
         "NonNegative": "True",
         "NodeCount": n_nodes,
-        "Assignment": {"Method": "nearest labelled voxel centre", "RadiusMM": radius_mm},
+        "EdgeStatistic": "mean" if measure.startswith("mean") else "sum",
+        "StreamlineWeighting": weighting,
+        "Assignment": assignment_metadata(config),
+    }
+
+
+#: What a matrix holds, and its unit.
+_MEASURES = {
+    "count": ("Number of streamlines that connect two parcels", "count"),
+    "meanlength": ("Mean length of the streamlines that connect two parcels", "mm"),
+    "invlength": ("Sum of inverse lengths of the streamlines that connect two parcels", "1/mm"),
+    "invnodevol": (
+        "Number of streamlines that connect two parcels, over the mean volume of the two",
+        "1/mm^3",
+    ),
+    "density": (
+        (
+            "Sum of inverse lengths of the streamlines that connect two parcels, over the mean "
+            "surface area of the two (Hagmann et al. 2008, doi:10.1371/journal.pbio.0060159)"
+        ),
+        "1/mm^3",
+    ),
+    "sift2": (
+        (
+            "Sum of the SIFT2 weights of the streamlines that connect two parcels "
+            "(Smith et al. 2015, doi:10.1016/j.neuroimage.2015.06.092); times the weights' Mu it "
+            "compares between participants whose fODFs have one response"
+        ),
+        "arbitrary",
+    ),
+}
+
+
+def assignment_metadata(config: ConnectomeConfig) -> dict[str, Any]:
+    """Say how streamlines were assigned to parcels."""
+    said: dict[str, Any] = {
+        "Mode": config.assignment,
+        "Method": {
+            "radial_search": "nearest labelled voxel centre to each end",
+            "end_voxels": "voxel of each end",
+            "reverse_search": "last labelled voxel on the way to each end",
+            "forward_search": "first labelled voxel straight ahead of each end",
+            "all_voxels": "every parcel that the streamline visits, in pairs",
+        }[config.assignment],
+    }
+    if config.assignment == "radial_search":
+        said["RadiusMM"] = config.assignment_radius_mm
+    elif config.assignment_distance_mm is not None and config.assignment.endswith("search"):
+        said["DistanceMM"] = config.assignment_distance_mm
+    return said
+
+
+def assignments_metadata(config: ConnectomeConfig) -> dict[str, Any]:
+    """Describe the table of the nodes of each streamline."""
+    columns = {
+        "first": "Index of the node of the first vertex, 0 for none",
+        "last": "Index of the node of the last vertex, 0 for none",
+    }
+    if config.assignment == "all_voxels":
+        columns = {"nodes": "Indices of all nodes that the streamline visits, ascending"}
+    return {
+        "Description": "Nodes of each streamline, a row each, in the order of the tractogram",
+        "Assignment": assignment_metadata(config),
+        **{name: {"Description": text} for name, text in columns.items()},
+    }
+
+
+def node_table_metadata() -> dict[str, Any]:
+    """Describe the columns of the node table of a matrix."""
+    columns = {
+        "index": ("Label in the parcellation image", ""),
+        "name": ("Name; the header of the matrices", ""),
+        "hemisphere": ("Side of the brain", ""),
+        "volume_mm3": ("Volume of its voxels in the parcellation", "mm^3"),
+        "x_mm": ("Centroid, to the right; n/a without a voxel", "mm"),
+        "y_mm": ("Centroid, to the front; n/a without a voxel", "mm"),
+        "z_mm": ("Centroid, upwards; n/a without a voxel", "mm"),
+        "streamlines": ("Streamlines of the node, those to itself counted once", "count"),
+    }
+    return {
+        name: {"Description": text, **({"Units": unit} if unit else {})}
+        for name, (text, unit) in columns.items()
     }

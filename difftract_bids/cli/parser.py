@@ -30,6 +30,7 @@ _GROUPS = {
     "seeding": settings.SeedingConfig,
     "regions": settings.RegionsConfig,
     "connectome": settings.ConnectomeConfig,
+    "sift2": settings.SIFT2Config,
     "output": settings.OutputConfig,
 }
 _TITLES = {
@@ -38,7 +39,8 @@ _TITLES = {
     "tracking": "tracking",
     "seeding": "seeding (paths may hold {subject} and {session})",
     "regions": "regions (the same; images of any grid, in the space of the diffusion data)",
-    "connectome": "connectome",
+    "connectome": "connectome (paths may hold {subject} and {session})",
+    "sift2": "streamline weights, for the measure sift2",
     "output": "output",
 }
 #: Names that MRtrix or QSIPrep users know by another word than the field's.
@@ -203,6 +205,8 @@ def _help(item: Field[Any]) -> str:
     if item.default is None or item.default == () or isinstance(item.default, bool):
         return text
     default = f"{item.default:g}" if isinstance(item.default, float) else item.default
+    if isinstance(default, tuple):
+        default = " ".join(default)
     return f"{text} (default: {default})"
 
 

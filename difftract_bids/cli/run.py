@@ -219,7 +219,7 @@ def _finish(plan: Plan, logs: Path) -> dict[str, str]:
         figures = {
             Path(figure).name
             for run in plan.of(participant)
-            for figure in promised_figures(run, names)
+            for figure in promised_figures(run, names, plan.config)
         } | {f"sub-{participant}_desc-{desc}_dwi.html" for desc in ("about", "failure", "methods")}
         with suppress(DifftractError):  # without figures there is no page, which is missed below
             assemble_report(plan.output_dir, participant, run_uuid=logs.name, figures=figures)

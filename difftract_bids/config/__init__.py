@@ -10,7 +10,12 @@ import tomllib
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from difftract_bids.config.connectome import ConnectomeConfig
+from difftract_bids.config.connectome import (
+    MEASURES,
+    AssignmentMode,
+    ConnectomeConfig,
+    StreamlineStatistic,
+)
 from difftract_bids.config.fodf import (
     TISSUES,
     FittedModel,
@@ -22,6 +27,7 @@ from difftract_bids.config.output import OutputConfig, ShBasis, TractogramFormat
 from difftract_bids.config.preprocessing import DenoiseMethod, PreprocessingConfig
 from difftract_bids.config.regions import RegionsConfig
 from difftract_bids.config.seeding import DEFAULT_STREAMLINES, SeedingConfig
+from difftract_bids.config.sensitivity import SensitivityConfig
 from difftract_bids.config.tracking import (
     Algorithm,
     Backend,
@@ -29,6 +35,7 @@ from difftract_bids.config.tracking import (
     Integrator,
     TrackingConfig,
 )
+from difftract_bids.config.weights import SIFT2Config
 from difftract_bids.errors import ConfigError
 from difftract_bids.validation import toml_value
 
@@ -37,8 +44,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEFAULT_STREAMLINES",
+    "MEASURES",
     "TISSUES",
     "Algorithm",
+    "AssignmentMode",
     "Backend",
     "Config",
     "ConnectomeConfig",
@@ -52,8 +61,11 @@ __all__ = [
     "PreprocessingConfig",
     "RegionsConfig",
     "ResponseAlgorithm",
+    "SIFT2Config",
     "SeedingConfig",
+    "SensitivityConfig",
     "ShBasis",
+    "StreamlineStatistic",
     "TrackingConfig",
     "TractogramFormat",
     "merge",
@@ -70,6 +82,8 @@ class Config:
     seeding: SeedingConfig = field(default_factory=SeedingConfig)
     regions: RegionsConfig = field(default_factory=RegionsConfig)
     connectome: ConnectomeConfig = field(default_factory=ConnectomeConfig)
+    sift2: SIFT2Config = field(default_factory=SIFT2Config)
+    sensitivity: SensitivityConfig = field(default_factory=SensitivityConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
     atlases: tuple[str, ...] = ("ICBM100",)
 

@@ -228,6 +228,33 @@ class PlotConnectome(Reportlet):
         return plot_connectome(matrix, names, path)
 
 
+class PlotEdgesInputSpec(BaseInterfaceInputSpec):
+    """Inputs of :class:`PlotEdges`."""
+
+    sift2 = File(exists=True, desc="Matrix of SIFT2 weights (TSV).")
+    meanfa = File(exists=True, desc="Matrix of mean fractional anisotropy.")
+    meanlength = File(exists=True, desc="Matrix of mean lengths, mm.")
+
+
+class PlotEdges(Reportlet):
+    """Draw the matrices beside that of counts, small."""
+
+    input_spec = PlotEdgesInputSpec
+
+    def _draw(self, path):
+        from difftract_bids.io.matrices import read_matrix
+        from difftract_bids.reports.edges import plot_edges
+
+        given = {
+            measure: getattr(self.inputs, measure)
+            for measure in ("sift2", "meanfa", "meanlength")
+            if isdefined(getattr(self.inputs, measure))
+        }
+        matrices = {measure: read_matrix(file) for measure, file in given.items()}
+        names = next(iter(matrices.values()))[1]
+        return plot_edges({name: pair[0] for name, pair in matrices.items()}, names, path)
+
+
 class SummariseRunInputSpec(BaseInterfaceInputSpec):
     """Inputs of :class:`SummariseRun`."""
 
@@ -240,6 +267,7 @@ class SummariseRunInputSpec(BaseInterfaceInputSpec):
     fodf_metadata = traits.Dict(desc="Sidecar of the fODFs of white matter.")
     atlases = traits.List(traits.Str, desc="Names of the atlases, in the matrices' order.")
     counts = traits.List(File(exists=True), desc="Streamline count matrix of each atlas.")
+    assigned = traits.List(traits.Int, desc="Streamlines that connect nodes of each atlas.")
     notes = traits.List(traits.Str, desc="What the stages want the user to know.")
 
 
@@ -268,9 +296,10 @@ class SummariseRun(Reportlet):
         lengths_mm = np.concatenate([np.zeros(0), *batches])
         tally = self.inputs.tractogram_metadata.get("Counts", {})
         atlases, files = self.inputs.atlases or [], self.inputs.counts or []
+        assigned = self.inputs.assigned or [None] * len(files)
         connectomes = [
-            ConnectomeFacts.of(atlas, *read_matrix(file))
-            for atlas, file in zip(atlases, files, strict=True)
+            ConnectomeFacts.of(atlas, *read_matrix(file), n_assigned)
+            for atlas, file, n_assigned in zip(atlases, files, assigned, strict=True)
         ]
         fodf = self.inputs.fodf_metadata if isdefined(self.inputs.fodf_metadata) else {}
         notes = self.inputs.notes if isdefined(self.inputs.notes) else []

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from nipype.interfaces.base import File, SimpleInterface, TraitedSpec, isdefined, traits
 
-from difftract_bids.config import OutputConfig, RegionsConfig, SeedingConfig, TrackingConfig
+from difftract_bids.config import (
+    ConnectomeConfig,
+    OutputConfig,
+    RegionsConfig,
+    SeedingConfig,
+    TrackingConfig,
+)
 from difftract_bids.errors import UsageError, told
 from difftract_bids.interfaces.progress import ProgressFile
 from difftract_bids.interfaces.settings import settings_of, settings_spec
 from difftract_bids.interfaces.threads import ThreadedSpec, limited_threads
 
-_Settings: Any = settings_spec(TrackingConfig, SeedingConfig, RegionsConfig, OutputConfig)
+_Settings: Any = settings_spec(
+    *(TrackingConfig, SeedingConfig, RegionsConfig, OutputConfig, ConnectomeConfig),
+    # Of the connectome, tracking needs to know what is taken of an image along a streamline.
+    without={item.name for item in fields(ConnectomeConfig)} - {"streamline_statistic"},
+)
 
 
 class TrackStreamlinesInputSpec(ThreadedSpec, _Settings):
@@ -29,13 +40,17 @@ class TrackStreamlinesInputSpec(ThreadedSpec, _Settings):
         mandatory=True,
         desc="Where seeds are placed and streamlines run, unless settings say otherwise.",
     )
+    images = traits.List(
+        File(exists=True), desc="Images to look up along every streamline, such as FA."
+    )
+    image_names = traits.List(traits.Str, desc="Their names in the summary, such as fa.")
 
 
 class TrackStreamlinesOutputSpec(TraitedSpec):
     """Outputs of :class:`TrackStreamlines`."""
 
     tractogram = File(desc="Streamlines in scanner (RAS+) millimetres, thinned; if asked for.")
-    summary = File(desc="Parquet table of seed, ends and length (mm) of every streamline.")
+    summary = File(desc="Parquet table of seed, ends, length (mm), images of every streamline.")
     preview = File(desc="Some thousand of the streamlines, thinned, for figures.")
     metadata = traits.Dict(desc="Content of the sidecar, with counts.")
     notes = traits.List(traits.Str, desc="What a user should know about the tractogram.")
@@ -108,6 +123,7 @@ class TrackStreamlines(SimpleInterface):
                 shape=shape,
                 tolerance_mm=output.tractogram_tolerance_mm,
                 progress=lambda tally: progress.update(getattr(tally, unit)),
+                samplers=samplers_of(self.inputs),
                 in_background=self.inputs.num_threads > 1,
             )
         self._results.update({name: str(path) for name, path in names.items()})
@@ -155,6 +171,30 @@ class TrackStreamlines(SimpleInterface):
                 cutoff=settings.cutoff,
             )
         return field, vox2ras, data.shape[:3], settings
+
+
+def samplers_of(inputs: Any) -> dict[str, Any]:
+    """Open the images to look up along streamlines, by their names.
+
+    Raises
+    ------
+    UsageError
+        If there are not as many names as images.
+    """
+    from difftract_bids.io.image_samples import image_sampler
+
+    images = inputs.images if isdefined(inputs.images) else []
+    names = inputs.image_names if isdefined(inputs.image_names) else []
+    if len(images) != len(names) or len(set(names)) != len(names):
+        raise UsageError(
+            f"There are {len(images)} images and {len(set(names))} names.",
+            where="image_names",
+            remedy="Give each image a name of its own.",
+        )
+    return {
+        name: image_sampler(image, inputs.streamline_statistic)
+        for name, image in zip(names, images, strict=True)
+    }
 
 
 def _notes(tally, seeding):

@@ -29,7 +29,11 @@ def write_matrix(
     with target.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
         writer.writerow(names)
-        writer.writerows([f"{value:.9g}" for value in row] for row in matrix)
+        for row in matrix:
+            cells = ["0"] * len(row)  # most are, in a large matrix
+            for place in np.flatnonzero(row):
+                cells[place] = f"{row[place]:.9g}"
+            writer.writerow(cells)
     return target
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +17,9 @@ from difftract_bids.io.preview import Preview
 from difftract_bids.io.streamline_arrays import StreamlineArrays
 from difftract_bids.io.summaries import StreamlineSummary, SummaryWriter
 from difftract_bids.io.tractogram_writer import TractogramWriter
+
+#: From streamlines to a number for each, such as the mean of an image along the way.
+Sampler = Callable[[StreamlineArrays], Float[np.ndarray, " n"]]
 
 
 @dataclass
@@ -74,6 +77,7 @@ def stream_to_files(
     shape: tuple[int, int, int],
     tolerance_mm: float,
     progress: Callable[[Tally], None],
+    samplers: Mapping[str, Sampler] | None = None,
     in_background: bool = False,
 ) -> Tally:
     """Write streamlines as they come; each file has its name only once it is whole.
@@ -94,6 +98,8 @@ def stream_to_files(
         See :func:`~difftract_bids.io.thinning.thin`.
     progress
         Called after each chunk.
+    samplers
+        What to write of each streamline into the summary besides, by name, before any thinning.
     in_background
         Write a chunk while the next one is tracked, by a thread of its own.
 
@@ -102,9 +108,9 @@ def stream_to_files(
     DifftractError
         If a file cannot be written, and whatever tracking raises: then there are no files.
     """
-    tally, sample = Tally(), Preview()
+    tally, sample, samplers = Tally(), Preview(), samplers or {}
     with ExitStack() as files:
-        rows = files.enter_context(SummaryWriter(summary))
+        rows = files.enter_context(SummaryWriter(summary, tuple(samplers)))
         body = None
         if tractogram is not None:
             body = files.enter_context(
@@ -113,10 +119,13 @@ def stream_to_files(
                 )
             )
 
-        def write(chunk: Streamlines) -> None:
-            arrays = StreamlineArrays(chunk.points.cpu().numpy(), chunk.offsets.cpu().numpy())
+        def write(
+            chunk: Streamlines,
+            arrays: StreamlineArrays,
+            samples: dict[str, Float[np.ndarray, " n"]],
+        ) -> None:
             seeds = chunk.seed_index.cpu().numpy()
-            rows.append(StreamlineSummary(seeds, arrays.ends(), arrays.lengths_mm()))
+            rows.append(StreamlineSummary(seeds, arrays.ends(), arrays.lengths_mm(), samples))
             sample.append(arrays)
             if body is not None:
                 body.append(arrays)
@@ -126,7 +135,9 @@ def stream_to_files(
         do = files.enter_context(_one_behind(write)) if in_background else write
         for chunk in chunks:
             tally.add(chunk)
-            do(chunk)
+            arrays = StreamlineArrays(chunk.points.cpu().numpy(), chunk.offsets.cpu().numpy())
+            # Not behind: samplers use the threads that tracking uses.
+            do(chunk, arrays, {name: take(arrays) for name, take in samplers.items()})
             progress(tally)
     with TractogramWriter(preview, vox2ras=vox2ras, shape=shape) as small:
         small.append(sample.arrays())
@@ -134,17 +145,15 @@ def stream_to_files(
 
 
 @contextmanager
-def _one_behind(
-    write: Callable[[Streamlines], None],
-) -> Iterator[Callable[[Streamlines], None]]:
+def _one_behind(write: Callable[..., None]) -> Iterator[Callable[..., None]]:
     """Let a thread write, and wait for it before the next chunk: two are in memory at most."""
     waiting: Future[None] | None = None
 
-    def do(chunk: Streamlines) -> None:
+    def do(*arguments: object) -> None:
         nonlocal waiting
         if waiting is not None:
             waiting.result()
-        waiting = writer.submit(write, chunk)
+        waiting = writer.submit(write, *arguments)
 
     with ThreadPoolExecutor(max_workers=1) as writer:
         yield do

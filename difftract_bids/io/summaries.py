@@ -1,12 +1,12 @@
-"""Streamlines in short: seed, ends and length of each, in a Parquet file of any size."""
+"""Streamlines in short: seed, ends, length and means of each, in a Parquet file of any size."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -38,11 +38,14 @@ class StreamlineSummary(NamedTuple):
         First and last vertex, RAS+ millimetres.
     lengths_mm
         Arc length, millimetres.
+    samples
+        What images hold along each, by their names; NaN where a streamline is outside one.
     """
 
     seed_index: Int[np.ndarray, " n"]
     ends_mm: Float[np.ndarray, "n 2 3"]
     lengths_mm: Float[np.ndarray, " n"]
+    samples: Mapping[str, Float[np.ndarray, " n"]] = MappingProxyType({})
 
 
 class SummaryWriter:
@@ -56,6 +59,8 @@ class SummaryWriter:
     path
         Parquet file to write, with the columns ``seed_index``, ``first_x_mm`` to ``last_z_mm``
         and ``length_mm``; its folder is made if need be.
+    samples
+        Names of the images that streamlines were sampled in, each a column more.
 
     Raises
     ------
@@ -63,8 +68,9 @@ class SummaryWriter:
         On entering, appending or leaving, if the file cannot be written.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], samples: Sequence[str] = ()) -> None:
         self.path = Path(path).absolute()
+        self._schema = pa.schema([*_SCHEMA, *((name, pa.float32()) for name in samples)])
         self._waiting: list[pa.RecordBatch] = []
         self._aside: AsideFile | None = None
         self._parquet: pq.ParquetWriter | None = None
@@ -75,7 +81,7 @@ class SummaryWriter:
                 self._aside = AsideFile(self.path)
                 # Coordinates hardly repeat: dictionaries would only cost time.
                 self._parquet = pq.ParquetWriter(
-                    self._aside.stream, _SCHEMA, compression="zstd", use_dictionary=False
+                    self._aside.stream, self._schema, compression="zstd", use_dictionary=False
                 )
         except BaseException:
             self._discard()
@@ -88,11 +94,11 @@ class SummaryWriter:
         Raises
         ------
         ValueError
-            If the three arrays are not of one length.
+            If the arrays are not of one length, or not of the images named at first.
         DifftractError
             If the disk is full or the like; the file is given up.
         """
-        batch = _to_batch(summary)
+        batch = _to_batch(summary, self._schema)
         parquet = self._open_parquet()
         try:
             self._waiting.append(batch)
@@ -132,7 +138,7 @@ class SummaryWriter:
 
     def _flush(self, parquet: pq.ParquetWriter) -> None:
         if self._waiting:
-            rows = pa.Table.from_batches(self._waiting, _SCHEMA).combine_chunks()
+            rows = pa.Table.from_batches(self._waiting, self._schema).combine_chunks()
             parquet.write_table(rows, row_group_size=_GROUP_ROWS)
             self._waiting = []
 
@@ -151,6 +157,7 @@ def write_summary(
     seed_index: Int[np.ndarray, " n"],
     ends_mm: Float[np.ndarray, "n 2 3"],
     lengths_mm: Float[np.ndarray, " n"],
+    samples: Mapping[str, Float[np.ndarray, " n"]] = MappingProxyType({}),
 ) -> Path:
     """Write a summary whole, see :class:`StreamlineSummary`.
 
@@ -162,12 +169,12 @@ def write_summary(
     Raises
     ------
     ValueError
-        If the three arrays are not of one length.
+        If the arrays are not of one length.
     DifftractError
         If the file cannot be written.
     """
-    with SummaryWriter(path) as writer:
-        writer.append(StreamlineSummary(seed_index, ends_mm, lengths_mm))
+    with SummaryWriter(path, tuple(samples)) as writer:
+        writer.append(StreamlineSummary(seed_index, ends_mm, lengths_mm, samples))
     return writer.path
 
 
@@ -190,14 +197,45 @@ def iter_summary(
                     where=path,
                     remedy="Give a file of streamline ends that tracking wrote.",
                 )
-            for rows in source.iter_batches(batch, columns=_SCHEMA.names):
+            for rows in source.iter_batches(batch):
                 yield _from_batch(rows)
     except (OSError, pa.ArrowException) as error:
-        raise InputError(
-            f"The file of streamline ends cannot be read: {error}.",
-            where=path,
-            remedy="Track again.",
-        ) from error
+        raise _unreadable(path, error) from error
+
+
+def count_summary(path: str | os.PathLike[str]) -> tuple[int, tuple[str, ...]]:
+    """Say how many streamlines a summary has, and the images they were sampled in.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, truncated or not a summary.
+    """
+    try:
+        with pq.ParquetFile(path) as source:
+            names = [name for name in source.schema_arrow.names if name not in _SCHEMA.names]
+            return source.metadata.num_rows, tuple(names)
+    except (OSError, pa.ArrowException) as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: str | os.PathLike[str], error: Exception) -> InputError:
+    return InputError(
+        f"The file of streamline ends cannot be read: {error}.", where=path, remedy="Track again."
+    )
+
+
+def join_summaries(parts: Sequence[StreamlineSummary]) -> StreamlineSummary:
+    """Put summaries one after the other; those of one file."""
+    if not parts:
+        return StreamlineSummary(
+            np.zeros(0, np.int64), np.zeros((0, 2, 3), np.float32), np.zeros(0, np.float32)
+        )
+    samples = {
+        name: np.concatenate([part.samples[name] for part in parts]) for name in parts[0].samples
+    }
+    arrays = [np.concatenate([part[field] for part in parts]) for field in range(3)]
+    return StreamlineSummary(arrays[0], arrays[1], arrays[2], samples)
 
 
 def read_summary(path: str | os.PathLike[str]) -> StreamlineSummary:
@@ -208,28 +246,37 @@ def read_summary(path: str | os.PathLike[str]) -> StreamlineSummary:
     InputError
         If the file is missing, truncated or not a summary.
     """
-    nothing = StreamlineSummary(
-        np.zeros(0, np.int64), np.zeros((0, 2, 3), np.float32), np.zeros(0, np.float32)
+    parts = list(iter_summary(path))
+    if parts:
+        return join_summaries(parts)
+    return join_summaries([])._replace(
+        samples={name: np.zeros(0, np.float32) for name in count_summary(path)[1]}
     )
-    parts = [nothing, *iter_summary(path)]
-    return StreamlineSummary(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
-def _to_batch(summary: StreamlineSummary) -> pa.RecordBatch:
+def _to_batch(summary: StreamlineSummary, schema: pa.Schema) -> pa.RecordBatch:
     n = len(summary.seed_index)
-    if summary.ends_mm.shape != (n, 2, 3) or summary.lengths_mm.shape != (n,):
+    of_images = {name: np.shape(values) for name, values in summary.samples.items()}
+    wanted = dict.fromkeys(schema.names[len(_SCHEMA) :], (n,))
+    if (
+        summary.ends_mm.shape != (n, 2, 3)
+        or summary.lengths_mm.shape != (n,)
+        or of_images != wanted
+    ):
         raise ValueError(
-            f"{n} seed numbers, ends {summary.ends_mm.shape} and lengths "
-            f"{summary.lengths_mm.shape} do not belong together."
+            f"{n} seed numbers, ends {summary.ends_mm.shape}, lengths "
+            f"{summary.lengths_mm.shape} and samples {of_images} do not belong together."
         )
     # Copied: rows may wait to be written while their arrays are used again.
     seeds = np.array(summary.seed_index, dtype=np.int64)
     coordinates = np.array(summary.ends_mm.reshape(n, 6).T, dtype=np.float32, order="C")
     lengths = np.array(summary.lengths_mm, dtype=np.float32)
-    return pa.record_batch([seeds, *coordinates, lengths], schema=_SCHEMA)
+    sampled = [np.array(summary.samples[name], dtype=np.float32) for name in wanted]
+    return pa.record_batch([seeds, *coordinates, lengths, *sampled], schema=schema)
 
 
 def _from_batch(rows: pa.RecordBatch) -> StreamlineSummary:
-    columns = [rows.column(name).to_numpy() for name in _SCHEMA.names]
-    ends_mm = np.stack(columns[1:7], axis=1).reshape(-1, 2, 3)
-    return StreamlineSummary(columns[0], ends_mm, columns[7])
+    columns = {name: rows.column(name).to_numpy() for name in rows.schema.names}
+    ends_mm = np.stack([columns[name] for name in _ENDS_MM], axis=1).reshape(-1, 2, 3)
+    samples = {name: values for name, values in columns.items() if name not in _SCHEMA.names}
+    return StreamlineSummary(columns[_SEED], ends_mm, columns[_LENGTH], samples)

@@ -28,6 +28,8 @@ _LEFT = re.compile(r"(?:^|[_\-. ])(?:lh|l|left)(?:$|[_\-. ])", re.IGNORECASE)
 _RIGHT = re.compile(r"(?:^|[_\-. ])(?:rh|r|right)(?:$|[_\-. ])", re.IGNORECASE)
 _SCHAEFER = re.compile(r"^\d+Networks_[LR]H_(?P<network>[A-Za-z]+)")
 _SIDES = ("left", "right", "midline")
+#: Of more nodes, names cannot be read, and cells are smaller than what a screen shows.
+_MANY_NODES = 400
 
 
 def plot_connectome(
@@ -76,10 +78,10 @@ def plot_connectome(
     figure = new_figure(12.5, 12.5)
     axes = figure.add_axes((0.15, 0.15, 0.77, 0.77))
     _draw_cells(axes, matrix[np.ix_(order, order)], measure)
-    labels = [short_name(names[i]) for i in order]
+    labels = [short_name(names[i]) for i in order] if n_nodes <= _MANY_NODES else []
     font = _font_size(labels)
-    axes.set_xticks(range(n_nodes), labels, rotation=90, fontsize=font)
-    axes.set_yticks(range(n_nodes), labels, fontsize=font)
+    axes.set_xticks(range(len(labels)), labels, rotation=90, fontsize=font)
+    axes.set_yticks(range(len(labels)), labels, fontsize=font)
     axes.tick_params(length=0, pad=13, colors=TEXT_ON_LIGHT)
     axes.spines[:].set_visible(False)
     _draw_groups(axes, [sides[i] for i in order], [groups[i] for i in order])
@@ -110,6 +112,11 @@ def node_order(sides: Sequence[str], groups: Sequence[str]) -> list[int]:
     return sorted(range(len(sides)), key=lambda i: (_SIDES.index(sides[i]), first[groups[i]], i))
 
 
+def interpolation(n_nodes: int) -> str:
+    """Choose how cells are drawn: each as it is, unless there are more than pixels."""
+    return "none" if n_nodes <= _MANY_NODES else "auto"
+
+
 def _font_size(labels: Sequence[str]) -> float:
     """Choose points so that rows do not touch and the longest name fits the margin."""
     by_rows = 560.0 / max(len(labels), 1)
@@ -124,7 +131,11 @@ def _draw_cells(axes: Axes, matrix: Float[np.ndarray, "node node"], measure: str
         low, high = low / 2, high * 2
     cells = np.ma.masked_where(~(matrix > 0), matrix)
     image = axes.imshow(
-        cells, cmap=sequential_map(), norm=LogNorm(low, high), interpolation="none", aspect="equal"
+        cells,
+        cmap=sequential_map(),
+        norm=LogNorm(low, high),
+        interpolation=interpolation(len(matrix)),
+        aspect="equal",
     )
     bar_axes = axes.inset_axes((1.02, 0.0, 0.018, 0.35))
     bar = axes.figure.colorbar(image, cax=bar_axes)
@@ -137,7 +148,7 @@ def _draw_groups(axes: Axes, sides: Sequence[str], groups: Sequence[str]) -> Non
     n_nodes = len(sides)
     known = list(dict.fromkeys(group for group in groups if group))
     width, gap = 0.008 * n_nodes, 0.004 * n_nodes
-    for (_, group), members in _runs(list(zip(sides, groups, strict=True))):
+    for (_, group), members in runs_of(list(zip(sides, groups, strict=True))):
         first, last = members
         color = CATEGORIES[known.index(group) % len(CATEGORIES)] if group else "#bbbbbb"
         length = last - first
@@ -159,7 +170,7 @@ def _draw_groups(axes: Axes, sides: Sequence[str], groups: Sequence[str]) -> Non
                 va="bottom",
                 color=color,
             )
-    for side, (first, last) in _runs(sides):
+    for side, (first, last) in runs_of(sides):
         if first:
             axes.axhline(first - 0.5, color="white", linewidth=1.5)
             axes.axvline(first - 0.5, color="white", linewidth=1.5)
@@ -173,7 +184,7 @@ def _draw_groups(axes: Axes, sides: Sequence[str], groups: Sequence[str]) -> Non
         )
 
 
-def _runs(values: Sequence[_T]) -> list[tuple[_T, tuple[int, int]]]:
+def runs_of(values: Sequence[_T]) -> list[tuple[_T, tuple[int, int]]]:
     """List each stretch of equal values with its first and last-plus-one position."""
     runs: list[tuple[_T, tuple[int, int]]] = []
     position = 0

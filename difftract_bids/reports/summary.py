@@ -50,7 +50,8 @@ class ConnectomeFacts:
     n_assigned
         Streamlines with both ends in a parcel, those within one parcel included.
     n_within_nodes
-        Streamlines with both ends in the same parcel.
+        Streamlines with both ends in the same parcel; ``None`` where streamlines were assigned to
+        every parcel that they visit, and count for each pair of them.
     per_edge
         Smallest, median and largest number of streamlines over the edges that have any.
     nodes_without
@@ -61,22 +62,38 @@ class ConnectomeFacts:
     n_nodes: int
     n_edges: int
     n_assigned: int
-    n_within_nodes: int
+    n_within_nodes: int | None
     per_edge: tuple[float, float, float]
     nodes_without: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, atlas: str, counts: Float[np.ndarray, "node node"], names: Sequence[str]) -> Self:
-        """Work out the figures from a symmetric matrix of streamline counts."""
+    def of(
+        cls,
+        atlas: str,
+        counts: Float[np.ndarray, "node node"],
+        names: Sequence[str],
+        n_assigned: int | None = None,
+    ) -> Self:
+        """Work out the figures from a symmetric matrix of streamline counts.
+
+        Parameters
+        ----------
+        atlas, counts, names
+            The matrix, and whose it is.
+        n_assigned
+            Streamlines that connect parcels, where it is not the sum over the pairs.
+        """
         above = counts[np.triu_indices(len(names), k=1)]
         edges = above[above > 0]
         within = float(np.trace(counts))
+        in_pairs = round(float(above.sum()) + within)
+        once_each = n_assigned is None or n_assigned == in_pairs
         return cls(
             atlas=atlas,
             n_nodes=len(names),
             n_edges=len(edges),
-            n_assigned=round(float(above.sum()) + within),
-            n_within_nodes=round(within),
+            n_assigned=in_pairs if n_assigned is None else n_assigned,
+            n_within_nodes=round(within) if once_each else None,
             per_edge=(float(edges.min()), float(np.median(edges)), float(edges.max()))
             if len(edges)
             else (0.0, 0.0, 0.0),

@@ -1,4 +1,4 @@
-"""Time tracking and deconvolution side by side with MRtrix3 and DIPY: JSON and Markdown tables.
+"""Time each part side by side with MRtrix3 and DIPY: JSON and Markdown tables.
 
 Of each part everything on the same data, in alternation, each run a process of its own.
 """
@@ -16,8 +16,11 @@ from pathlib import Path
 import measure
 
 #: Each is a package with a module ``bench``: its functions ``measure_all`` and ``markdown``.
-PARTS = ("tracking", "deconvolution")
-CONTENDERS = ("tckgen", "dwi2fod", "forward", "gradient", "to_file", "reference", "dipy")
+PARTS = ("tracking", "deconvolution", "connectome")
+CONTENDERS = (
+    *("tckgen", "dwi2fod", "tck2connectome"),
+    *("forward", "gradient", "to_file", "reference", "dipy", "connectome"),
+)
 SLOW = ("reference", "dipy")
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # the helpers of the tests
@@ -43,14 +46,14 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
-    add("parts", nargs="*", metavar="PART", help=f"{' or '.join(PARTS)}; default both")
+    add("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; default all")
     add("--output", type=Path, required=True, help="folder of the results")
     add("--cache", type=Path, help="folder of the data, kept between runs; default OUTPUT/scene")
     add("--data", type=Path, help="folder of the real data; default ../shared/data")
     add("--phantom", action="store_true", help="use phantoms, also where there are real data")
     add("--phantom-voxel-size-mm", type=float, default=4.0, help="of those that are deconvolved")
     add("--quick", action="store_true", help="two minutes instead of eighteen")
-    add("--seeds", type=int, help="seeds in a run of tracking")
+    add("--seeds", type=int, help="seeds in a run of tracking, and of the connectome's tracks")
     add("--voxels", type=int, help="voxels in a run of csd; a sixth for msmt_csd")
     add("--repeats", type=int, help="runs of each contender, medians are told; default 3, quick 1")
     add("--threads", type=int, nargs="+", default=[1, 2], help="core counts")

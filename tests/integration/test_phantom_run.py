@@ -11,11 +11,15 @@ from apps import make_phantom, run_app, validator_errors
 from trx.trx_file_memmap import load as load_trx
 
 from difftract_bids.bids.layout import open_derivatives
+from difftract_bids.interfaces.connectome import BuildConnectome
 from difftract_bids.io.images import load_volume
+from difftract_bids.io.matrices import read_matrix
+from difftract_bids.io.matrix_hdf5 import read_hdf5
 from difftract_bids.io.tractograms import read_tractogram
 from difftract_bids.phantom.agreement import Connectome, agreement
 
 pytestmark = pytest.mark.integration
+MEASURES = ("count", "meanlength", "meanfa", "meanmd", "density", "sift2")
 MATRIX = "sub-01/dwi/sub-01_atlas-Phantom_meas-count_relmat.dense.tsv"
 
 
@@ -34,10 +38,16 @@ def finished(dataset):
     """One run with two atlases: the subject's own and the built-in one."""
     out = dataset.parent / "out"
     before = snapshot(dataset)
-    truth = f"Phantom={dataset / 'derivatives' / 'truth'}"
-    options = ["--n-seeds", "4000", "--atlases", truth, "ICBM100", "-w", dataset.parent / "work"]
-    done = run_app(dataset, out, "participant", *options)
+    done = run_app(dataset, out, "participant", *options_of(dataset))
     return out, done, before == snapshot(dataset)
+
+
+def options_of(dataset):
+    truth = f"Phantom={dataset / 'derivatives' / 'truth'}"
+    return [
+        *("--n-seeds", "4000", "--atlases", truth, "ICBM100", "-w", dataset.parent / "work"),
+        *("--connectome-measures", *MEASURES, "--connectome-hdf5", "--streamline-assignments"),
+    ]
 
 
 def snapshot(folder):
@@ -76,12 +86,77 @@ def test_the_connectome_agrees_with_the_true_one(dataset, finished):
 
 def test_every_matrix_loads_with_a_line_of_pandas_and_is_symmetric(finished):
     matrices = sorted((finished[0] / "sub-01" / "dwi").glob("*_relmat.dense.tsv"))
-    assert len(matrices) == 4
+    assert len(matrices) == 2 * len(MEASURES)
     for path in matrices:
         frame = pd.read_csv(path, sep="\t")
         table = pd.read_csv(re.sub(r"_meas-.*", "_nodeindices.tsv", str(path)), sep="\t")
         assert list(frame.columns) == list(table["name"])
         np.testing.assert_array_equal(frame, frame.to_numpy().T)
+
+
+def matrix_of(out, measure, atlas="Phantom"):
+    name = f"sub-01_atlas-{atlas}_meas-{measure}_relmat.dense.tsv"
+    return pd.read_csv(out / "sub-01" / "dwi" / name, sep="\t").to_numpy()
+
+
+def test_measures_of_an_edge_fit_its_streamlines(finished):
+    out = finished[0]
+    there = matrix_of(out, "count") > 0
+    assert there.sum() > 50
+    for measure in MEASURES:
+        assert ((matrix_of(out, measure) > 0) == there).mean() > 0.99, measure
+    fa, md = matrix_of(out, "meanfa")[there], matrix_of(out, "meanmd")[there]
+    assert 0.2 < np.median(fa) < 0.7
+    assert 4e-4 < np.median(md) < 1.2e-3
+    assert np.corrcoef(matrix_of(out, "sift2")[there], matrix_of(out, "count")[there])[0, 1] > 0.5
+
+
+def test_the_saved_tractogram_gives_the_matrices_of_the_run(finished, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = finished[0] / "sub-01" / "dwi"
+    built = BuildConnectome(
+        tractogram=str(folder / "sub-01_model-sdstream_tractogram.trx"),
+        parcellation=str(folder / "sub-01_atlas-Phantom_dseg.nii.gz"),
+        table=str(folder / "sub-01_atlas-Phantom_dseg.tsv"),
+        images=[str(folder / "sub-01_model-tensor_param-fa_dwimap.nii.gz")],
+        image_names=["fa"],
+        sift2_weights=str(folder / "sub-01_model-sdstream_desc-sift2_weights.tsv"),
+        connectome_measures=["count", "meanlength", "meanfa", "sift2"],
+    ).run()
+    for measure, tolerance in (("count", 0), ("sift2", 1e-6), ("meanlength", 1e-2)):
+        again = read_matrix(built.outputs.matrices[measure])[0]
+        expected = matrix_of(finished[0], measure)
+        np.testing.assert_allclose(again, expected, rtol=tolerance, err_msg=measure)
+    # Sampled along streamlines that were thinned by up to 0.1 mm.
+    fa = read_matrix(built.outputs.meanfa)[0]
+    np.testing.assert_allclose(fa, matrix_of(finished[0], "meanfa"), atol=0.02)
+
+
+def test_the_nodes_of_streamlines_are_those_of_the_count_matrix(finished):
+    out = finished[0]
+    folder = out / "sub-01" / "dwi"
+    table = pd.read_csv(folder / "sub-01_atlas-Phantom_assignments.tsv", sep="\t")
+    weights = pd.read_csv(folder / "sub-01_model-sdstream_desc-sift2_weights.tsv", sep="\t")
+    assert len(table) == len(weights)
+    nodes = pd.read_csv(folder / "sub-01_atlas-Phantom_nodeindices.tsv", sep="\t")
+    place = {index: i for i, index in enumerate(nodes["index"])}
+    count = np.zeros((len(nodes), len(nodes)))
+    for first, last in table[(table > 0).all(axis=1)].to_numpy():
+        count[place[first], place[last]] += 1
+    upper = np.triu(count) + np.tril(count, -1).T
+    np.testing.assert_array_equal(np.triu(matrix_of(out, "count")), upper)
+    totals = matrix_of(out, "count").sum(axis=1)
+    np.testing.assert_array_equal(nodes["streamlines"], totals)
+
+
+def test_one_hdf5_file_has_the_matrices_of_both_atlases(finished):
+    out = finished[0]
+    stored = read_hdf5(out / "sub-01" / "dwi" / "sub-01_desc-connectomes_relmat.h5")
+    assert set(stored) == {"Phantom", "ICBM100"}
+    for atlas, matrices in stored.items():
+        assert set(matrices) == set(MEASURES)
+        for measure, matrix in matrices.items():
+            np.testing.assert_allclose(matrix, matrix_of(out, measure, atlas), rtol=1e-8)
 
 
 def test_the_tractogram_lies_in_the_brain_in_scanner_space(finished):
@@ -138,9 +213,8 @@ def test_the_report_shows_every_figure(finished):
 def test_the_same_command_again_gives_the_same_results_without_computing_them(dataset, finished):
     out = finished[0]
     before = {path: path.read_bytes() for path in (out / "sub-01").rglob("*_relmat.dense.tsv")}
-    truth = f"Phantom={dataset / 'derivatives' / 'truth'}"
-    options = ["--n-seeds", "4000", "--atlases", truth, "ICBM100", "-w", dataset.parent / "work"]
-    again = run_app(dataset, out, "participant", "--participant-label", "01", *options)
+    options = ["--participant-label", "01", *options_of(dataset)]
+    again = run_app(dataset, out, "participant", *options)
     assert again.returncode == 0, again.stdout + again.stderr
     assert "track" not in again.stdout
     assert {path: path.read_bytes() for path in before} == before
@@ -159,8 +233,7 @@ def test_a_run_that_cannot_start_is_not_done_because_an_earlier_one_was(dataset,
 def test_cleaning_the_working_folder_leaves_what_is_not_ours(dataset, finished):
     work = dataset.parent / "work"
     (work / "thesis.txt").write_text("mine")
-    truth = f"Phantom={dataset / 'derivatives' / 'truth'}"
-    options = ["--n-seeds", "4000", "--atlases", truth, "ICBM100", "-w", work, "--clean-workdir"]
-    done = run_app(dataset, finished[0], "participant", "--participant-label", "01", *options)
+    options = ["--participant-label", "01", *options_of(dataset), "--clean-workdir"]
+    done = run_app(dataset, finished[0], "participant", *options)
     assert done.returncode == 0, done.stdout + done.stderr
     assert [path.name for path in work.iterdir()] == ["thesis.txt"]

@@ -8,11 +8,13 @@ import numpy as np
 import problems
 import pytest
 import torch
+from matplotlib import pyplot as plt
 
 from difftract_bids.bids.outputs import OUTPUTS
 from difftract_bids.core.deconvolution.convolution import convolution_matrix
 from difftract_bids.io.gradients import write_gradients
 from difftract_bids.io.images import save_volume
+from difftract_bids.io.matrices import read_matrix, write_matrix
 from difftract_bids.modelling.response import write_response
 from difftract_bids.modelling.zonal import Response
 from difftract_bids.phantom.schemes import make_scheme
@@ -44,6 +46,13 @@ def test_every_python_block_runs(block, tmp_path, monkeypatch):
     save_volume(fodf.numpy(), affine.numpy(), tmp_path / "fodf.nii.gz")
     save_volume((fodf[..., 0] != 0).numpy(), affine.numpy(), tmp_path / "mask.nii.gz")
     write_signal(fodf, affine, tmp_path)
+    labels = np.zeros((16, 16, 8), np.int16)
+    labels[:6], labels[10:] = 1, 2
+    save_volume(labels, affine.numpy(), tmp_path / "labels.nii.gz")
+    (tmp_path / "labels.tsv").write_text("index\tname\n1\tleft\n2\tright\n")
+    counts = np.array([[1.0, 5, 0], [5, 0, 2], [0, 2, 0]])
+    relmat = "sub-01_atlas-ICBM100_meas-count_relmat.dense.tsv"
+    write_matrix(counts, ["L_a", "R_b", "R_c"], tmp_path / relmat)
     monkeypatch.chdir(tmp_path)
     names = {}
     exec(compile(BLOCKS[block], "README.md", "exec"), names)  # noqa: S102
@@ -52,8 +61,14 @@ def test_every_python_block_runs(block, tmp_path, monkeypatch):
         gradient = names.get("dwi", names["fodf"]).grad.numpy()
         assert np.isfinite(gradient).all()
         assert gradient.any()
+    if "graph" in names:
+        assert names["graph"]["L_a"]["R_b"]["weight"] == 5
+        np.testing.assert_array_equal(names["strengths"], [6, 7, 2])
+        np.testing.assert_array_equal(names["features"], [5, 0, 2])
+        plt.close("all")
     if "result" in names:
         assert names["result"].outputs.metadata["Counts"]["Streamlines"] > 50
+        assert read_matrix(names["built"].outputs.count)[0][0, 1] > 5
 
 
 def test_the_make_targets_it_names_exist():
@@ -66,7 +81,7 @@ def test_the_options_it_names_exist():
 
     options = set(build_parser()._option_string_actions)
     commands = re.sub(r"docker run.*?\n(?=```)", "", README, flags=re.DOTALL)
-    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", commands)) - {"--containall"}
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", commands)) - {"--containall"}
     assert named <= options
 
 

@@ -103,6 +103,19 @@ def test_deconvolution_of_coarse_phantoms_gives_figures_that_are_possible(proble
         assert row["result_mib"] == pytest.approx(fodf_mib + row["image_mib"])
 
 
+def test_connectomes_of_a_few_streamlines_give_figures_that_are_possible(tmp_path):
+    words = ("--seeds", 400, "--contenders", "connectome")
+    run(tmp_path, "connectome", *ONCE, *words)
+    report = json.loads((tmp_path / "connectome.json").read_text())
+    assert [rule["name"] for rule in report["rules"]] == ["radial", "all_voxels"]
+    for rule in report["rules"]:
+        row = rows_of(rule)["connectome"]
+        assert 50 < row["assigned"] <= row["streamlines"] == report["scene"]["streamlines"] < 400
+        assert row["streamlines_per_second"] == pytest.approx(row["streamlines"] / row["seconds"])
+    text = (tmp_path / "connectome.md").read_text()
+    assert "| read, assign and count | 1 |" in text
+
+
 def test_ratios_are_of_rates_core_count_by_core_count_and_with_one_core(monkeypatch):
     monkeypatch.syspath_prepend(RUN.parent)
     from compare import Ratio, ratios

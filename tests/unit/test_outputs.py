@@ -3,14 +3,17 @@
 from pathlib import Path
 
 import pytest
+from bids.layout.writing import build_path
 
 from difftract_bids.bids.fodf_model import ModelChoice
-from difftract_bids.bids.layout import open_derivatives
+from difftract_bids.bids.layout import open_derivatives, path_patterns
 from difftract_bids.bids.outputs import OUTPUTS, missing_outputs, output_path, promised_outputs
 from difftract_bids.bids.runs import DWIRun
 from difftract_bids.config import (
+    MEASURES,
     TISSUES,
     Config,
+    ConnectomeConfig,
     FodfConfig,
     OutputConfig,
     TrackingConfig,
@@ -77,6 +80,66 @@ def test_no_two_outputs_of_a_run_share_a_name():
     names = list(promised_outputs(dwi_run(t1w=Path("t")), ["A", "B"], Config()))
     assert len(names) == len(set(names))
     assert sum("atlas-A_" in name for name in names) == sum("atlas-B_" in name for name in names)
+
+
+def of_atlas(**connectome):
+    config = Config(connectome=ConnectomeConfig(**connectome))
+    stem = "sub-01/dwi/sub-01_"
+    return {
+        name.removeprefix(stem)
+        for name in promised_outputs(dwi_run(), ["A"], config)
+        if name.startswith(stem) and not name.endswith(".json")
+    }
+
+
+def test_each_measure_has_a_matrix_of_its_own():
+    matrices = {name for name in of_atlas(connectome_measures=MEASURES) if "relmat" in name}
+    assert matrices == {f"atlas-A_meas-{measure}_relmat.dense.tsv" for measure in MEASURES}
+
+
+def test_what_the_settings_ask_for_is_promised_and_nothing_else():
+    usual = of_atlas()
+    assert not [name for name in usual if "sift2" in name]
+    weighed = of_atlas(connectome_measures=(*ConnectomeConfig().connectome_measures, "sift2"))
+    assert weighed - usual == {
+        "model-sdstream_desc-sift2_weights.tsv",
+        "atlas-A_meas-sift2_relmat.dense.tsv",
+    }
+    assert of_atlas(streamline_assignments=True) - usual == {"atlas-A_assignments.tsv"}
+    assert of_atlas(connectome_hdf5=True) - usual == {"desc-connectomes_relmat.h5"}
+    assert usual - of_atlas(connectome_measures=("count", "meanfa", "meanmd")) == {
+        "atlas-A_meas-meanlength_relmat.dense.tsv"
+    }
+
+
+def test_the_second_figure_is_there_where_it_has_something_to_show():
+    for measures, there in ((("count",), False), (("count", "meanlength"), True)):
+        config = Config(connectome=ConnectomeConfig(connectome_measures=measures))
+        names = " ".join(promised_outputs(dwi_run(), ["A"], config))
+        assert ("desc-edges_dwi.svg" in names) == there
+
+
+@pytest.mark.parametrize(
+    ("entities", "name"),
+    [
+        (
+            {
+                "desc": "LHIPxRTHA",
+                "param": "sensitivity",
+                "suffix": "dwimap",
+                "extension": ".nii.gz",
+            },
+            "sub-01_atlas-A_desc-LHIPxRTHA_param-sensitivity_dwimap.nii.gz",
+        ),
+        (
+            {"meas": "count", "stat": "sd", "suffix": "relmat", "extension": ".dense.tsv"},
+            "sub-01_atlas-A_meas-count_stat-sd_relmat.dense.tsv",
+        ),
+    ],
+)
+def test_maps_and_errors_of_edges_have_names(entities, name):
+    known = {"subject": "01", "datatype": "dwi", "atlas": "A", **entities}
+    assert build_path(known, path_patterns(), strict=True) == f"sub-01/dwi/{name}"
 
 
 @pytest.mark.parametrize("form", ["trx", "tck", "trk"])

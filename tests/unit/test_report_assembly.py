@@ -211,6 +211,16 @@ def test_figures_of_a_connectome_agree_with_its_matrix():
     assert facts.nodes_without == ("d",)
 
 
+def test_streamlines_that_count_for_several_pairs_are_told_once(tmp_path):
+    counts = np.array([[9, 9, 4], [9, 9, 9], [4, 9, 9]], dtype=float)
+    facts = ConnectomeFacts.of("X", counts, ["a", "b", "c"], n_assigned=9)
+    assert (facts.n_assigned, facts.n_within_nodes) == (9, None)
+    summary = replace(RUN, connectomes=[facts])
+    text = write_summary_html(summary, tmp_path / "s.html").read_text()
+    assert "visit two parcels or more" in text
+    assert "within one parcel" not in text
+
+
 def test_a_good_run_has_no_warnings_and_says_so(tmp_path):
     assert notices_from_figures(RUN) == []
     assert "No warnings" in write_summary_html(RUN, tmp_path / "s.html").read_text()

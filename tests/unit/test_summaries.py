@@ -1,5 +1,6 @@
-"""The file of streamline ends and lengths."""
+"""The file of streamline ends, lengths and samples."""
 
+import copy
 import os
 import resource
 import signal
@@ -15,23 +16,34 @@ from difftract_bids.io import summaries
 from difftract_bids.io.summaries import (
     StreamlineSummary,
     SummaryWriter,
+    count_summary,
     iter_summary,
+    join_summaries,
     read_summary,
     write_summary,
 )
 
+IMAGES = ("fa", "md")
 
-def some_summary(n, seed=0):
+
+def some_summary(n, seed=0, images=IMAGES):
     rng = np.random.default_rng(seed)
     return StreamlineSummary(
         np.sort(rng.integers(0, 1 << 40, n)),
         rng.normal(size=(n, 2, 3)).astype(np.float32) * 60,
         rng.random(n).astype(np.float32) * 200,
+        {name: rng.random(n).astype(np.float32) for name in images},
     )
 
 
+def arrays_of(summary):
+    seeds, ends_mm, lengths_mm, samples = summary
+    return [seeds, ends_mm, lengths_mm, *samples.values()]
+
+
 def assert_same(one, other):
-    for array, expected in zip(one, other, strict=True):
+    assert list(one.samples) == list(other.samples)
+    for array, expected in zip(arrays_of(one), arrays_of(other), strict=True):
         assert array.shape == expected.shape
         np.testing.assert_array_equal(array, expected)
 
@@ -41,7 +53,14 @@ def test_what_is_written_is_read_back(tmp_path, n):
     summary = some_summary(n)
     back = read_summary(write_summary(tmp_path / "new" / "a.parquet", *summary))
     assert_same(back, summary)
-    assert [array.dtype for array in back] == [np.int64, np.float32, np.float32]
+    assert [array.dtype for array in arrays_of(back)] == [np.int64, *[np.float32] * 4]
+
+
+def test_images_are_optional(tmp_path):
+    summary = some_summary(3, images=())
+    path = write_summary(tmp_path / "a.parquet", *summary)
+    assert_same(read_summary(path), summary)
+    assert count_summary(path) == (3, ())
 
 
 def test_any_reader_of_parquet_finds_plain_columns(tmp_path):
@@ -52,20 +71,22 @@ def test_any_reader_of_parquet_finds_plain_columns(tmp_path):
         *("first_x_mm", "first_y_mm", "first_z_mm"),
         *("last_x_mm", "last_y_mm", "last_z_mm"),
         "length_mm",
+        *IMAGES,
     ]
+    assert count_summary(tmp_path / "a.parquet") == (3, IMAGES)
     np.testing.assert_array_equal(table["last_y_mm"].to_numpy(), summary.ends_mm[:, 1, 1])
 
 
 def test_chunks_and_batches_keep_the_order(tmp_path, monkeypatch):
     monkeypatch.setattr(summaries, "_GROUP_ROWS", 100)
     summary = some_summary(1000)
-    with SummaryWriter(tmp_path / "a.parquet") as writer:
+    with SummaryWriter(tmp_path / "a.parquet", IMAGES) as writer:
         for first, last in [(0, 0), (0, 7), (7, 150), (150, 999), (999, 1000)]:
-            writer.append(StreamlineSummary(*(array[first:last] for array in summary)))
+            *arrays, fa, md = (array[first:last] for array in arrays_of(summary))
+            writer.append(StreamlineSummary(*arrays, {"fa": fa, "md": md}))
     parts = list(iter_summary(writer.path, 64))
     assert max(len(part.seed_index) for part in parts) <= 64
-    together = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    assert_same(StreamlineSummary(*together), summary)
+    assert_same(join_summaries(parts), summary)
     groups = pq.ParquetFile(writer.path).metadata
     assert max(groups.row_group(i).num_rows for i in range(groups.num_row_groups)) <= 100
 
@@ -73,16 +94,16 @@ def test_chunks_and_batches_keep_the_order(tmp_path, monkeypatch):
 @pytest.mark.parametrize("n", [1, 10])
 def test_arrays_may_be_used_again_after_they_were_appended(tmp_path, n):
     summary = some_summary(n)
-    with SummaryWriter(tmp_path / "a.parquet") as writer:
+    with SummaryWriter(tmp_path / "a.parquet", IMAGES) as writer:
         writer.append(summary)
-        expected = StreamlineSummary(*(array.copy() for array in summary))
-        for array in summary:
+        expected = copy.deepcopy(summary)
+        for array in arrays_of(summary):
             array[:] = 0
     assert_same(read_summary(writer.path), expected)
 
 
 def write_and_be_interrupted(path):
-    with SummaryWriter(path) as writer:
+    with SummaryWriter(path, IMAGES) as writer:
         writer.append(some_summary(5))
         raise KeyboardInterrupt
 
@@ -98,7 +119,7 @@ def test_an_exception_leaves_what_was_there(tmp_path):
 KILLED = """
 import os, signal, sys
 from test_summaries import SummaryWriter, some_summary
-with SummaryWriter(sys.argv[1]) as writer:
+with SummaryWriter(sys.argv[1], ("fa", "md")) as writer:
     for _ in range(3):
         writer.append(some_summary(200_000))
     os.kill(os.getpid(), signal.SIGKILL)
@@ -130,9 +151,19 @@ def test_a_full_disk_is_told_and_cleaned_up(tmp_path):
 
 
 def test_arrays_of_different_lengths_are_refused(tmp_path):
-    seeds, ends_mm, lengths_mm = some_summary(3)
+    seeds, ends_mm, lengths_mm, samples = some_summary(3)
     with pytest.raises(ValueError, match="belong together"):
         write_summary(tmp_path / "a.parquet", seeds, ends_mm, lengths_mm[:2])
+    with pytest.raises(ValueError, match="belong together"):
+        write_summary(tmp_path / "a.parquet", seeds[:2], ends_mm[:2], lengths_mm[:2], samples)
+
+
+def test_samples_of_other_images_than_those_named_at_first_are_refused(tmp_path):
+    with (
+        pytest.raises(ValueError, match="belong together"),
+        SummaryWriter(tmp_path / "a.parquet", ["fa"]) as writer,
+    ):
+        writer.append(some_summary(3))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -23,6 +23,7 @@ from difftract_bids.interfaces.connectome import BuildConnectome
 from difftract_bids.interfaces.reportlets import PlotTractogram
 from difftract_bids.interfaces.tracking import TrackStreamlines
 from difftract_bids.io import summaries
+from difftract_bids.io.image_samples import image_sampler
 from difftract_bids.io.images import save_volume
 from difftract_bids.io.matrices import read_matrix
 from difftract_bids.io.preview import Preview
@@ -88,6 +89,28 @@ def test_thinning_leaves_ends_and_summary_alone(track, tmp_path):
     np.testing.assert_array_equal(lines.ends(), vertices.ends())
     assert len(lines.points) == counts_of(thinned)["StoredVertices"] < len(vertices.points) / 4
     assert counts_of(thinned)["Vertices"] == len(vertices.points)
+
+
+@pytest.mark.parametrize("num_threads", [1, 2])
+def test_images_are_sampled_at_all_vertices_whatever_is_stored(track, data, num_threads):
+    rng = np.random.default_rng(0)
+    save_volume(rng.random(SHAPE).astype(np.float32), AFFINE.numpy(), data / "noise.nii.gz")
+    named = {
+        "images": [str(data / "noise.nii.gz"), str(data / "labels.nii.gz")],
+        "image_names": ["noise", "labels"],
+        "num_threads": num_threads,
+    }
+    whole = track(tractogram_tolerance_mm=0.0, streamline_statistic="max", **named)
+    lines = read_tractogram(whole.tractogram)
+    rows = read_summary(whole.summary)
+    assert list(rows.samples) == ["noise", "labels"]
+    expected = image_sampler(named["images"][0], "max")(lines)
+    np.testing.assert_array_equal(rows.samples["noise"], expected)
+    assert np.ptp(expected) > 0.01
+    thinned = read_summary(track(streamline_statistic="max", **named).summary)
+    np.testing.assert_array_equal(thinned.samples["noise"], expected)
+    with pytest.raises(UsageError, match="2 images and 1 names"):
+        track(**{**named, "image_names": ["noise", "noise"]})
 
 
 @pytest.mark.parametrize("extension", ["tck", "trk"])

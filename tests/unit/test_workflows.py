@@ -6,13 +6,15 @@ from datasets import ONE_SHELL, TWO_SHELLS, write_dataset
 from nipype.interfaces.base import isdefined
 
 from difftract_bids.bids.plan import make_plan
-from difftract_bids.config import Config, FodfConfig, merge
-from difftract_bids.errors import ConfigError
+from difftract_bids.config import Config, ConnectomeConfig, FodfConfig, merge
+from difftract_bids.errors import ConfigError, InputError
 from difftract_bids.io.images import load_volume, save_volume
 from difftract_bids.reports.methods import methods_markdown
 from difftract_bids.reports.references import bibliography
 from difftract_bids.workflows.app import init_difftract_wf
+from difftract_bids.workflows.connectome import connectome_methods
 from difftract_bids.workflows.fodf import fodf_methods, init_fodf_wf
+from difftract_bids.workflows.weighting import init_weighting_wf
 
 
 def build(
@@ -103,11 +105,12 @@ def inputs_connected_to_track(workflow):
 
 
 def test_tensors_are_tracked_in_the_diffusion_image_and_peaks_in_the_fodf(tmp_path, workflow):
-    assert inputs_connected_to_track(workflow) == {"fodf", "brain_mask"}
+    assert inputs_connected_to_track(workflow) == {"fodf", "brain_mask", "images"}
     other = build(
         tmp_path / "other",
         tracking={"algorithm": "tensor_det"},
         preprocessing={"b0_threshold_s_mm2": 70.0},
+        connectome={"connectome_measures": ["count"]},
     )
     assert inputs_connected_to_track(other) == {"dwi", "bval", "bvec", "brain_mask"}
     assert track_node(other).inputs.b0_threshold_s_mm2 == 70.0
@@ -249,6 +252,97 @@ def test_a_graph_needs_a_model():
     assert init_fodf_wf(FodfConfig(model="ss2t")).get_node("normalise")
 
 
+def test_images_are_sampled_while_tracking_as_the_measures_need_them(tmp_path, workflow):
+    track = track_node(workflow).inputs
+    assert track.image_names == ["fa", "md"]
+    graph = workflow._create_flat_graph()
+    images = next(node for node in graph.nodes if node.name == "images")
+    assert [source_of(graph, images, f"in{i}") for i in (1, 2)] == ["tensor", "tensor"]
+    text = methods_markdown(workflow.visit_desc())
+    assert "the mean over them of fractional anisotropy" in text
+    other = build(
+        tmp_path / "other",
+        connectome={"connectome_measures": ["meanmd"], "streamline_statistic": "median"},
+    )
+    assert track_node(other).inputs.image_names == ["md"]
+    assert track_node(other).inputs.streamline_statistic == "median"
+    text = methods_markdown(other.visit_desc())
+    assert "the median along each of them of mean diffusivity, of the streamlines" in text
+
+
+def connected_to(workflow, name):
+    graph = workflow._create_flat_graph()
+    (node,) = (node for node in graph.nodes if node.name == name)
+    edges = graph.in_edges(node, data=True)
+    return {target for *_, data in edges for _, target in data["connect"]}
+
+
+@pytest.mark.parametrize("mode", ["reverse_search", "forward_search", "all_voxels"])
+def test_assignments_along_the_way_get_the_streamlines_also_of_those_who_save_none(tmp_path, mode):
+    workflow = build(tmp_path, output={"tractogram": False}, connectome={"assignment": mode})
+    check_inputs(workflow)
+    assert track_node(workflow).inputs.tractogram is True
+    assert "tractogram" in connected_to(workflow, "build")
+    assert "ds_tractogram" not in in_stage(workflow, "derivatives_wf")
+    words = {"reverse_search": "way", "forward_search": "3 mm", "all_voxels": "every two"}
+    assert words[mode] in methods_markdown(workflow.visit_desc())
+
+
+def test_streamlines_are_weighed_once_for_all_atlases_if_that_is_asked_for(tmp_path, workflow):
+    assert not [name for name in nodes(workflow) if "weigh" in name]
+    assert "tractogram" not in connected_to(workflow, "build")
+    other = build(
+        tmp_path / "other",
+        output={"tractogram": False},
+        connectome={"connectome_measures": ["count", "sift2"]},
+    )
+    check_inputs(other)
+    assert [name for name in nodes(other) if name.endswith(".weigh")] == [
+        "sub_01_wf.dwi_wf.weighting_wf.weigh"
+    ]
+    assert track_node(other).inputs.tractogram is True
+    graph = other._create_flat_graph()
+    by_name = {node.name: node for node in graph.nodes}
+    assert source_of(graph, by_name["build"], "sift2_weights") == "weigh"
+    assert source_of(graph, by_name["ds_weights"], "in_file") == "weigh"
+    assert source_of(graph, by_name["ds_sift2"], "in_file") == "build"
+    assert source_of(graph, by_name["plot_edges"], "sift2") == "build"
+    assert "Smith et al., 2015" in methods_markdown(other.visit_desc())
+
+
+def test_matrices_of_all_atlases_go_into_one_file_if_that_is_asked_for(tmp_path, workflow):
+    options = {"connectome_hdf5": True, "streamline_assignments": True}
+    other = build(tmp_path / "other", t1w=True, connectome=options)
+    check_inputs(other)
+    added = {name.split(".")[-1] for name in set(nodes(other)) - set(nodes(workflow))}
+    assert added == {"hdf5", "hdf5_files", "ds_hdf5", "ds_assignments"}
+
+
+def test_only_the_matrices_asked_for_are_saved(tmp_path, workflow):
+    saved = in_stage(workflow, "atlas_ICBM100_wf.derivatives_wf")
+    assert {"ds_count", "ds_meanlength", "ds_meanfa", "ds_meanmd"} <= saved
+    other = build(tmp_path / "other", connectome={"connectome_measures": ["density"]})
+    check_inputs(other)
+    saved = in_stage(other, "atlas_ICBM100_wf.derivatives_wf")
+    assert {name for name in saved if name.startswith("ds_")} == {
+        "ds_dseg", "ds_dseg_table", "ds_nodeindices", "ds_density"
+    }  # fmt: skip
+    assert "plot_edges" not in in_stage(other, "atlas_ICBM100_wf.report_wf")
+
+
+def test_each_run_has_its_own_streamline_weights(tmp_path):
+    for label in ("01", "02"):
+        np.savetxt(tmp_path / f"w-{label}.txt", [1.0, 2.0])
+    given = str(tmp_path / "w-{subject}.txt")
+    workflow = build(tmp_path, participants=["01", "02"], connectome={"streamline_weights": given})
+    for label in ("01", "02"):
+        node = nodes(workflow)[f"sub_{label}_wf.dwi_wf.atlas_ICBM100_wf.connectome_wf.build"]
+        assert node.inputs.streamline_weights == given.format(subject=label)
+    assert "the file w-{subject}.txt" in methods_markdown(workflow.visit_desc())
+    with pytest.raises(InputError, match="--streamline-weights"):
+        build(tmp_path / "other", connectome={"streamline_weights": "nowhere.txt"})
+
+
 def test_every_entry_of_the_bibliography_is_cited_somewhere(workflow):
     from difftract_bids.workflows.anatomical import _CITATIONS
 
@@ -259,5 +353,7 @@ def test_every_entry_of_the_bibliography_is_cited_somewhere(workflow):
         (FodfConfig(response_algorithm="fa"), "csd"),
     ):
         cited += fodf_methods(config, model)
+    cited += connectome_methods(ConnectomeConfig(connectome_measures=("density",)))
+    cited += init_weighting_wf().visit_desc()
     uncited = {key for key in bibliography() if f"@{key}" not in cited}
     assert uncited <= set(_CITATIONS.values())
