@@ -22,7 +22,7 @@ from difftract_bids.workflows.derivatives import init_atlas_derivatives_wf
 from difftract_bids.workflows.reporting import init_atlas_report_wf
 
 _INPUTS = ["dwiref", "mask", "summary", "tractogram", "sift2_weights", "warp", "affine"]
-_OUTPUTS = ["streamlines", "assigned", "hdf5", "notes"]
+_OUTPUTS = ["parcellation", "streamlines", "assigned", "hdf5", "notes"]
 
 
 def atlas_wf_name(atlas: Atlas) -> str:
@@ -54,6 +54,8 @@ def init_atlas_wf(plan: Plan, run: DWIRun, atlas: Atlas) -> LiterateWorkflow:
 
     Outputs
     -------
+    parcellation
+        Label image in the run's space.
     streamlines, assigned
         Streamline count matrix (TSV), and how many streamlines connect nodes.
     hdf5
@@ -86,6 +88,7 @@ def init_atlas_wf(plan: Plan, run: DWIRun, atlas: Atlas) -> LiterateWorkflow:
         (parcellation, connectome, [("outputnode.parcellation", "inputnode.parcellation")]),
         (parcellation, figures, [("outputnode.parcellation", "inputnode.parcellation")]),
         (parcellation, save, [("outputnode.parcellation", "inputnode.dseg")]),
+        (parcellation, outputs, [("outputnode.parcellation", "parcellation")]),
         (connectome, figures, shown),
         (connectome, save, [
             (f"outputnode.{name}", f"inputnode.{name}") for name in connectome_outputs(config)

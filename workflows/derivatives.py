@@ -182,9 +182,26 @@ def _other_sources(plan, run, measure):
     return [derivative_uri(output_path(run, image, plan.config))] if image else []
 
 
-def init_report_sink(plan: Plan, run: DWIRun, desc: str, *, atlas: str | None = None) -> pe.Node:
+def init_report_sink(
+    plan: Plan, run: DWIRun, desc: str, *, atlas: str | None = None, label: str | None = None
+) -> pe.Node:
     """Make the node that saves one figure or table of the report; connect to its ``in_file``."""
-    return _sink(plan, run, f"ds_{desc}", figure_entities(desc, atlas), {})
+    name = "_".join(filter(None, ["ds", desc, label]))
+    return _sink(plan, run, name, figure_entities(desc, atlas, label), {})
+
+
+def init_atlas_sink(
+    plan: Plan, run: DWIRun, atlas: str, name: str, entities: dict[str, str]
+) -> pe.Node:
+    """Make the node that saves what comes from streamlines, parcels and the diffusion image.
+
+    Connect to its ``in_file`` and ``meta_dict``.
+    """
+    config = plan.config
+    made_of = [("dseg", atlas), ("fodf", None), ("preproc_dwi", None)]
+    sources = [derivative_uri(output_path(run, key, config, of)) for key, of in made_of]
+    entities = {"datatype": "dwi", **entities, "atlas": atlas}
+    return _sink(plan, run, name, entities, {"Sources": sources, "Atlas": atlas})
 
 
 def _saving_wf(plan, run, sidecars, at_run_time, *, name, atlas=None):

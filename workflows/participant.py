@@ -8,7 +8,7 @@ from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
-from difftract_bids.bids.atlases import parcellation_of
+from difftract_bids.bids.atlases import Atlas, parcellation_of
 from difftract_bids.bids.given_files import connectome_of, regions_of, seeding_of
 from difftract_bids.bids.given_fodf import fodf_of
 from difftract_bids.bids.outputs import OUTPUTS, is_wanted
@@ -27,6 +27,7 @@ from difftract_bids.workflows.derivatives import init_run_derivatives_wf
 from difftract_bids.workflows.fodf import fodf_methods, init_fodf_wf
 from difftract_bids.workflows.preprocessing import init_preprocessing_wf
 from difftract_bids.workflows.reporting import init_run_report_wf
+from difftract_bids.workflows.sensitivity import init_sensitivity_wf
 from difftract_bids.workflows.tracking import init_tracking_wf, tracking_methods
 from difftract_bids.workflows.weighting import init_weighting_wf
 
@@ -66,7 +67,8 @@ def init_run_wf(plan: Plan, run: DWIRun, *, omp_nthreads: int = 1) -> LiterateWo
     threshold = config.preprocessing.b0_threshold_s_mm2
     workflow = LiterateWorkflow(name=f"{run.node_name}_wf")
 
-    preprocessing = init_preprocessing_wf(config.preprocessing, **size)
+    errors = config.sensitivity.edge_standard_errors
+    preprocessing = init_preprocessing_wf(config.preprocessing, estimate_noise=errors, **size)
     files = {"dwi": str(run.dwi), "bval": str(run.bval), "bvec": str(run.bvec)}
     preprocessing.inputs.inputnode.trait_set(**files)
     fodf = init_fodf_wf(
@@ -107,6 +109,7 @@ def init_run_wf(plan: Plan, run: DWIRun, *, omp_nthreads: int = 1) -> LiterateWo
         _weigh(workflow, config.sift2, **size)
     anatomy = _anatomy(workflow, run, omp_nthreads)
     _connect_atlases(workflow, plan, run, anatomy, omp_nthreads)
+    _connect_sensitivity(workflow, plan, run, **size)
     return workflow
 
 
@@ -184,7 +187,7 @@ def _connect_atlases(workflow, plan: Plan, run: DWIRun, anatomy, omp_nthreads: i
     counts = pe.Node(niu.Merge(len(plan.atlases)), name="counts", run_without_submitting=True)
     assigned = pe.Node(niu.Merge(len(plan.atlases)), name="assigned", run_without_submitting=True)
     noting = [name for name in ("fodf_wf", "tracking_wf", "weighting_wf") if name in stages]
-    n_notes = len(plan.atlases) + len(noting)
+    n_notes = len(noting) + len(plan.atlases) + len(_differentiated(plan, run))
     notes = pe.Node(niu.Merge(n_notes), name="notes", run_without_submitting=True)
     templates: dict[str, LiterateWorkflow] = {}
     for place, stage in enumerate(noting, start=1):
@@ -231,6 +234,34 @@ def _connect_streamlines(workflow, atlas_wf, config: ConnectomeConfig):
     workflow.connect([(stages["tracking_wf"], atlas_wf, _same(*needed))])
     if "weighting_wf" in stages:
         workflow.connect([(stages["weighting_wf"], atlas_wf, _same(weights="sift2_weights"))])
+
+
+def _differentiated(plan: Plan, run: DWIRun) -> list[Atlas]:
+    """List the atlases of which edges are differentiated."""
+    named = {name for name, _ in run.edge_targets}
+    errors = plan.config.sensitivity.edge_standard_errors
+    return [atlas for atlas in plan.atlases if errors or atlas.name in named]
+
+
+def _connect_sensitivity(workflow, plan: Plan, run: DWIRun, **size: Any):
+    """Add what is differentiated, and tell the report of it."""
+    stages = _stages(workflow)
+    responses = [f"response_{tissue.lower()}" for tissue in run.fodf_model.tissues]
+    fitted = responses if run.fodf_model.is_fitted else []
+    errors = plan.config.sensitivity.edge_standard_errors
+    of_atlas = ["parcellation", *(["streamlines"] if errors else [])]
+    of_images = ["dwi", "bval", "bvec", "mask", "dwiref", *(["sigma"] if errors else [])]
+    notes, atlases = workflow.get_node("notes"), _differentiated(plan, run)
+    first = notes.interface._numinputs - len(atlases) + 1  # noqa: SLF001 - they come last
+    for place, atlas in enumerate(atlases, start=first):
+        node = init_sensitivity_wf(plan, run, atlas, **size)
+        workflow.connect([
+            (stages["preprocessing_wf"], node, _same(*of_images)),
+            (stages["fodf_wf"], node, _same("fodf", *fitted)),
+            (stages["tracking_wf"], node, _same("summary")),
+            (stages[atlas_wf_name(atlas)], node, _same(*of_atlas)),
+            (node, notes, [("outputnode.notes", f"in{place}")]),
+        ])  # fmt: skip
 
 
 def _merge_hdf5(workflow, plan: Plan):

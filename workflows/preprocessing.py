@@ -20,6 +20,7 @@ from difftract_bids.interfaces.preprocessing import (
 def init_preprocessing_wf(
     config: PreprocessingConfig,
     *,
+    estimate_noise: bool = False,
     omp_nthreads: int = 1,
     mem_gb: float = 1.0,
     name: str = "preprocessing_wf",
@@ -30,6 +31,8 @@ def init_preprocessing_wf(
     ----------
     config
         Settings of this stage.
+    estimate_noise
+        Map the noise also if it is left in.
     omp_nthreads
         CPUs that one step may use.
     mem_gb
@@ -50,20 +53,23 @@ def init_preprocessing_wf(
         Mean b=0 image.
     mask
         Brain mask.
-    noise_sd
-        Median noise standard deviation.
+    noise_sd, sigma
+        Noise standard deviation: its median, and its map if there is one.
     """
     workflow = LiterateWorkflow(name=name)
     workflow.__desc__ = _methods(config)
 
     inputs = pe.Node(niu.IdentityInterface(["dwi", "bval", "bvec"]), name="inputnode")
     outputs = pe.Node(
-        niu.IdentityInterface(["dwi", "bval", "bvec", "dwiref", "mask", "noise_sd"]),
+        niu.IdentityInterface(["dwi", "bval", "bvec", "dwiref", "mask", "noise_sd", "sigma"]),
         name="outputnode",
     )
     gradients = pe.Node(ConformGradients(**asdict(config)), name="gradients", mem_gb=0.2)
     denoise = pe.Node(
-        DenoiseDWI(**asdict(config)), name="denoise", n_procs=omp_nthreads, mem_gb=0.5 + 4 * mem_gb
+        DenoiseDWI(**asdict(config), estimate_noise=estimate_noise),
+        name="denoise",
+        n_procs=omp_nthreads,
+        mem_gb=0.5 + 4 * mem_gb,
     )
     reference = pe.Node(
         ExtractReference(**asdict(config)), name="reference", mem_gb=0.3 + 2 * mem_gb
@@ -76,7 +82,7 @@ def init_preprocessing_wf(
         (denoise, reference, [("dwi", "dwi")]),
         (gradients, reference, [("bval", "bval"), ("bvec", "bvec")]),
         (reference, mask, [("dwiref", "dwiref"), ("meandwi", "meandwi")]),
-        (denoise, outputs, [("dwi", "dwi"), ("noise_sd", "noise_sd")]),
+        (denoise, outputs, [(name, name) for name in ("dwi", "noise_sd", "sigma")]),
         (gradients, outputs, [("bval", "bval"), ("bvec", "bvec")]),
         (reference, outputs, [("dwiref", "dwiref")]),
         (mask, outputs, [("mask", "mask")]),

@@ -44,6 +44,7 @@ __all__ = [
     "builtin_atlases",
     "check_atlas",
     "check_image",
+    "nodes_of",
     "parcellation_of",
     "read_nodes",
     "resolve_atlas",
@@ -222,6 +223,11 @@ def parcellation_of(atlas: Atlas, run: DWIRun) -> SubjectParcellation:
     """Find the parcellation of a diffusion run: :func:`subject_parcellation` by its file name."""
     entities = {k: v for k, v in entities_of(run.dwi).items() if k not in ("sub", "ses")}
     return subject_parcellation(atlas, run.participant, run.session, entities)
+
+
+def nodes_of(atlas: Atlas, run: DWIRun) -> NodeTable:
+    """Give the nodes that an atlas has in a diffusion run."""
+    return parcellation_of(atlas, run).nodes if atlas.kind == "subject" else atlas.nodes
 
 
 def _builtin_dataset() -> Path:

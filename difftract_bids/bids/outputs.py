@@ -9,6 +9,7 @@ from typing import Any
 
 from bids.layout.writing import build_path
 
+from difftract_bids.bids.edge_targets import EdgeTarget
 from difftract_bids.bids.layout import path_patterns
 from difftract_bids.bids.runs import DWIRun
 from difftract_bids.config import MEASURES, Config, ConnectomeConfig
@@ -130,6 +131,10 @@ OUTPUTS = {
         per_atlas=True,
         setting="streamline_assignments",
     ),
+    "edge_sd": Output(
+        {"meas": "count", "stat": "sd", "suffix": "relmat", "extension": ".dense.tsv"},
+        per_atlas=True,
+    ),
     # All atlases in one.
     "hdf5": Output(
         {"desc": "connectomes", "suffix": "relmat", "extension": ".h5"},
@@ -148,11 +153,43 @@ ATLAS_FIGURES = ("parcellation", "connectome")
 EDGE_FIGURE, EDGE_MEASURES = "edges", ("sift2", "meanfa", "meanlength")
 
 
-def figure_entities(desc: str, atlas: str | None = None) -> dict[str, str]:
+def figure_entities(
+    desc: str, atlas: str | None = None, label: str | None = None
+) -> dict[str, str]:
     """Entities of a figure (or snippet) of the report."""
     extension = ".html" if desc == "summary" else ".svg"
     entities = {"datatype": "figures", "desc": desc, "suffix": "dwi", "extension": extension}
-    return entities | ({"atlas": atlas} if atlas else {})
+    entities |= {"atlas": atlas} if atlas else {}
+    return entities | ({"label": label} if label else {})
+
+
+#: With sensitivities, one for each edge; with standard errors.
+SENSITIVITY_FIGURE, ERRORS_FIGURE = "sensitivity", "errors"
+#: Maps of the sensitivity of an edge, by the outputs of ``MapSensitivity``: their ``param-``.
+SENSITIVITY_PARAMS = {
+    "sensitivity": "sensitivity",
+    "sensitivity_dwi": "sensitivitydwi",
+    "sensitivity_fodf": "sensitivityfod",
+}
+
+
+def sensitivity_maps(run: DWIRun) -> list[str]:
+    """List the maps that there are of an edge: with fODFs that were given, none by the signal."""
+    return [
+        key for key in SENSITIVITY_PARAMS if key != "sensitivity_dwi" or run.fodf_model.is_fitted
+    ]
+
+
+def sensitivity_entities(key: str, atlas: str, target: EdgeTarget) -> dict[str, str]:
+    """Entities of a map of the sensitivity of an edge."""
+    return {
+        "datatype": "dwi",
+        "atlas": atlas,
+        "desc": target.desc,
+        "param": SENSITIVITY_PARAMS[key],
+        "suffix": "dwimap",
+        "extension": ".nii.gz",
+    }
 
 
 def edge_measures(config: Config) -> list[str]:
@@ -168,9 +205,14 @@ def promised_figures(run: DWIRun, atlases: list[str], config: Config) -> Iterato
     descs += [(desc, None) for desc in TISSUE_FIGURES if run.fodf_model.is_multi_tissue]
     of_atlases = ATLAS_FIGURES + ((EDGE_FIGURE,) if edge_measures(config) else ())
     descs += [(desc, atlas) for desc in of_atlases for atlas in atlases]
-    for desc, atlas in descs:
-        entities = {**run.entities, **figure_entities(desc, atlas)}
-        yield str(build_path(entities, path_patterns(), strict=True))
+    descs += [(ERRORS_FIGURE, atlas) for atlas in atlases if is_wanted("edge_sd", run, config)]
+    figures = [figure_entities(desc, atlas) for desc, atlas in descs]
+    figures += [
+        figure_entities(SENSITIVITY_FIGURE, atlas, target.desc)
+        for atlas, target in run.edge_targets
+    ]
+    for figure in figures:
+        yield str(build_path({**run.entities, **figure}, path_patterns(), strict=True))
 
 
 def output_entities(key: str, run: DWIRun, config: Config) -> dict[str, str]:
@@ -200,6 +242,8 @@ def is_wanted(key: str, run: DWIRun, config: Config) -> bool:
         return False
     if key == "tractogram":
         return config.output.tractogram
+    if key == "edge_sd":
+        return config.sensitivity.edge_standard_errors
     return _is_wanted_of_connectome(key, config.connectome)
 
 
@@ -230,9 +274,19 @@ def promised_outputs(run: DWIRun, atlases: list[str], config: Config) -> Iterato
             path = output_path(run, key, config, atlas)
             yield path
             if output.sidecar:
-                yield str(Path(path).parent / (Path(path).name.split(".", 1)[0] + ".json"))
+                yield _sidecar_of(path)
+    for atlas, target in run.edge_targets:
+        for key in sensitivity_maps(run):
+            entities = {**run.entities, **sensitivity_entities(key, atlas, target)}
+            path = str(build_path(entities, path_patterns(), strict=True))
+            yield path
+            yield _sidecar_of(path)
     yield from promised_figures(run, atlases, config)
     yield f"sub-{run.participant}.html"
+
+
+def _sidecar_of(path: str) -> str:
+    return str(Path(path).parent / (Path(path).name.split(".", 1)[0] + ".json"))
 
 
 def missing_outputs(

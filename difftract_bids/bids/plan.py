@@ -9,12 +9,13 @@ from pathlib import Path
 
 from bids import BIDSLayout
 
-from difftract_bids.bids.atlases import Atlas, check_atlas, resolve_atlas
+from difftract_bids.bids.atlases import Atlas, check_atlas, nodes_of, resolve_atlas
+from difftract_bids.bids.edge_targets import EdgeTarget, check_targets, targets_of
 from difftract_bids.bids.fodf_model import choose_model
 from difftract_bids.bids.given_files import check_given_files
 from difftract_bids.bids.given_fodf import check_given_fodf
 from difftract_bids.bids.layout import choose_participants, open_raw
-from difftract_bids.bids.preflight import check_device, check_folders, check_run
+from difftract_bids.bids.preflight import check_device, check_folders, check_run, check_sensitivity
 from difftract_bids.bids.runs import DWIRun, find_runs
 from difftract_bids.config import Config
 from difftract_bids.errors import AtlasError, DifftractError
@@ -112,6 +113,7 @@ def make_plan(
         The first thing that is wrong: what, where, and the remedy.
     """
     check_device(config.tracking)
+    check_sensitivity(config)
     labels = choose_participants(bids_dir, participants)
     check_folders(bids_dir, output_dir, work_dir)
     atlases = tuple(resolve_atlas(spec) for spec in config.atlases)
@@ -149,8 +151,22 @@ def _checked_runs(
         check_given_fodf(config.fodf, run, gradients)
         for atlas in atlases:
             check_atlas(atlas, run)
-        runs.append(run)
+        runs.append(replace(run, edge_targets=_edge_targets(atlases, run, config)))
     return runs
+
+
+def _edge_targets(
+    atlases: tuple[Atlas, ...], run: DWIRun, config: Config
+) -> tuple[tuple[str, EdgeTarget], ...]:
+    """Find the edges that are asked for by name, in the atlases as the run has them."""
+    wanted = config.sensitivity.sensitivity
+    if not wanted:
+        return ()
+    nodes = {atlas.name: nodes_of(atlas, run) for atlas in atlases}
+    check_targets(wanted, list(nodes.values()))
+    return tuple(
+        (name, target) for name, table in nodes.items() for target in targets_of(wanted, table)
+    )
 
 
 def share_cpus(n_runs: int, n_procs: int | None, omp_nthreads: int | None) -> tuple[int, int]:

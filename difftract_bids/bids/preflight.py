@@ -12,7 +12,7 @@ import numpy as np
 from nibabel.spatialimages import SpatialImage
 
 from difftract_bids.bids.runs import DWIRun
-from difftract_bids.config import TrackingConfig
+from difftract_bids.config import Config, TrackingConfig
 from difftract_bids.errors import InputError, UsageError
 from difftract_bids.io.gradients import GradientTable, deconvolution_shell, read_gradients
 from difftract_bids.io.images import readable_image
@@ -59,6 +59,28 @@ def check_device(tracking: TrackingConfig) -> None:
         from difftract_bids.core.generate import choose_device
 
         choose_device(tracking)
+
+
+def check_sensitivity(config: Config) -> None:
+    """Check that what is to be differentiated can be.
+
+    Raises
+    ------
+    UsageError
+        If streamlines follow tensors, or standard errors are asked for of fODFs that are given.
+    """
+    if config.sensitivity.is_wanted and config.tracking.algorithm != "sd_stream":
+        raise UsageError(
+            "Sensitivity and standard errors are those of streamlines along fODFs.",
+            where=f"--tracking-algorithm {config.tracking.algorithm}",
+            remedy="Use sd_stream, or leave --sensitivity and --edge-standard-errors out.",
+        )
+    if config.sensitivity.edge_standard_errors and config.fodf.input_fodf:
+        raise UsageError(
+            "How noise in the images moves fODFs is not known of fODFs that are given.",
+            where="--input-fodf",
+            remedy="Let fODFs be fitted, or leave --edge-standard-errors out.",
+        )
 
 
 def check_folders(bids_dir: Path, output_dir: Path, work_dir: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import nibabel as nib
 from bids import BIDSLayout
 
+from difftract_bids.bids.edge_targets import EdgeTarget
 from difftract_bids.bids.fodf_model import ONE_TISSUE, ModelChoice
 from difftract_bids.bids.templates import entities_of
 from difftract_bids.errors import InputError
@@ -45,6 +46,9 @@ class DWIRun:
         Content of its JSON sidecars, inheritance applied.
     fodf_model
         The model of its fODFs, chosen when the run is planned.
+    edge_targets
+        Atlases and those of their edges that sensitivities are mapped of, found when the run is
+        planned.
     """
 
     entities: dict[str, Any]
@@ -54,6 +58,7 @@ class DWIRun:
     t1w: Path | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
     fodf_model: ModelChoice = ONE_TISSUE
+    edge_targets: tuple[tuple[str, EdgeTarget], ...] = ()
 
     @property
     def participant(self) -> str:

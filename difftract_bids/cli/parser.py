@@ -31,6 +31,7 @@ _GROUPS = {
     "regions": settings.RegionsConfig,
     "connectome": settings.ConnectomeConfig,
     "sift2": settings.SIFT2Config,
+    "sensitivity": settings.SensitivityConfig,
     "output": settings.OutputConfig,
 }
 _TITLES = {
@@ -41,6 +42,7 @@ _TITLES = {
     "regions": "regions (the same; images of any grid, in the space of the diffusion data)",
     "connectome": "connectome (paths may hold {subject} and {session})",
     "sift2": "streamline weights, for the measure sift2",
+    "sensitivity": "derivatives of the connectome",
     "output": "output",
 }
 #: Names that MRtrix or QSIPrep users know by another word than the field's.

@@ -10,25 +10,30 @@ from nipype.interfaces.base import File, SimpleInterface, TraitedSpec, traits
 from difftract_bids.interfaces.threads import ThreadedSpec, limited_threads
 
 
-class DiffusionSpec(ThreadedSpec):
-    """Inputs that every model of the diffusion signal has."""
+class SeriesSpec(ThreadedSpec):
+    """A diffusion series with its gradient table."""
 
     dwi = File(exists=True, mandatory=True, desc="Preprocessed diffusion image.")
     bval = File(exists=True, mandatory=True, desc="b-values, s/mm².")
     bvec = File(exists=True, mandatory=True, desc="b-vectors, FSL's convention.")
-    mask = File(exists=True, mandatory=True, desc="Brain mask.")
     b0_threshold_s_mm2 = traits.Float(
         50.0, usedefault=True, desc="Volumes with a b-value up to this one count as b=0."
     )
 
 
-def load_diffusion(inputs: Any) -> tuple[Any, Any, Any]:
-    """Load what :class:`DiffusionSpec` names.
+class DiffusionSpec(SeriesSpec):
+    """Inputs that every model of the diffusion signal has."""
+
+    mask = File(exists=True, mandatory=True, desc="Brain mask.")
+
+
+def load_series(inputs: Any) -> tuple[Any, Any]:
+    """Load what :class:`SeriesSpec` names.
 
     Returns
     -------
-    Volume, GradientTable, ndarray
-        The diffusion image, its gradient table in scanner axes, and the mask (x, y, z), boolean.
+    Volume, GradientTable
+        The diffusion image, and its gradient table in scanner axes.
     """
     from difftract_bids.io.gradients import read_gradients
     from difftract_bids.io.images import load_volume
@@ -41,7 +46,20 @@ def load_diffusion(inputs: Any) -> tuple[Any, Any, Any]:
         n_volumes=dwi.data.shape[3],
         b0_threshold_s_mm2=inputs.b0_threshold_s_mm2,
     )
-    return dwi, gradients, load_volume(inputs.mask, ndim=3).data > 0
+    return dwi, gradients
+
+
+def load_diffusion(inputs: Any) -> tuple[Any, Any, Any]:
+    """Load what :class:`DiffusionSpec` names.
+
+    Returns
+    -------
+    Volume, GradientTable, ndarray
+        The diffusion image, its gradient table in scanner axes, and the mask (x, y, z), boolean.
+    """
+    from difftract_bids.io.images import load_volume
+
+    return *load_series(inputs), load_volume(inputs.mask, ndim=3).data > 0
 
 
 class FitTensorOutputSpec(TraitedSpec):

@@ -57,6 +57,9 @@ class DenoiseDWIInputSpec(ThreadedSpec, _Settings):
     """Inputs of :class:`DenoiseDWI`."""
 
     dwi = File(exists=True, mandatory=True, desc="Raw diffusion image.")
+    estimate_noise = traits.Bool(
+        default_value=False, usedefault=True, desc="Estimate the noise also if it is left in."
+    )
 
 
 class DenoiseDWIOutputSpec(TraitedSpec):
@@ -64,6 +67,7 @@ class DenoiseDWIOutputSpec(TraitedSpec):
 
     dwi = File(desc="Denoised image, float32.")
     noise_sd = traits.Float(desc="Median noise standard deviation; 0 where nothing was done.")
+    sigma = File(desc="Noise standard deviation before denoising, (x, y, z).")
 
 
 class DenoiseDWI(SimpleInterface):
@@ -78,12 +82,15 @@ class DenoiseDWI(SimpleInterface):
         from difftract_bids.preprocessing.denoise import denoise_mppca
 
         dwi, vox2ras = load_volume(self.inputs.dwi, ndim=4)
-        noise_sd = 0.0
-        if self.inputs.denoise_method == "mppca":
+        noise_sd, folder = 0.0, Path(runtime.cwd)
+        denoise = self.inputs.denoise_method == "mppca"
+        if denoise or self.inputs.estimate_noise:
             with limited_threads(self.inputs.num_threads):
-                dwi, sigma = denoise_mppca(dwi)
+                denoised, sigma = denoise_mppca(dwi)
+            dwi = denoised if denoise else dwi
             noise_sd = float(np.median(sigma[sigma > 0])) if (sigma > 0).any() else 0.0
-        self._results["dwi"] = str(save_volume(dwi, vox2ras, Path(runtime.cwd) / "dwi.nii.gz"))
+            self._results["sigma"] = str(save_volume(sigma, vox2ras, folder / "sigma.nii.gz"))
+        self._results["dwi"] = str(save_volume(dwi, vox2ras, folder / "dwi.nii.gz"))
         self._results["noise_sd"] = noise_sd
         return runtime
 

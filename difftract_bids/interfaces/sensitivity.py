@@ -17,7 +17,7 @@ from difftract_bids.config import (
     TrackingConfig,
 )
 from difftract_bids.errors import UsageError
-from difftract_bids.interfaces.diffusion import DiffusionSpec, load_diffusion
+from difftract_bids.interfaces.diffusion import SeriesSpec, load_series
 from difftract_bids.interfaces.response import read_responses
 from difftract_bids.interfaces.settings import settings_of, settings_spec
 from difftract_bids.interfaces.threads import limited_threads
@@ -36,9 +36,10 @@ _Settings: Any = settings_spec(
 )
 
 
-class DifferentiateInputSpec(DiffusionSpec, _Settings):
+class DifferentiateInputSpec(SeriesSpec, _Settings):
     """What the derivatives of a connectome depend on."""
 
+    brain_mask = File(exists=True, mandatory=True, desc="Brain mask, as for tracking.")
     fodf = File(exists=True, mandatory=True, desc="The fODF image that was tracked.")
     response_wm = File(exists=True, desc="White matter's response, if the fODF was fitted to it.")
     response_gm = File(exists=True, desc="Grey matter's, for models that have it.")
@@ -76,8 +77,8 @@ def _scene(inputs, softness: float | None) -> _Scene:
     from difftract_bids.io.summaries import read_summary
 
     config = settings_of(inputs, SensitivityConfig)
-    dwi, gradients, _ = load_diffusion(inputs)
-    brain_mask = load_volume(inputs.mask, ndim=3)
+    dwi, gradients = load_series(inputs)
+    brain_mask = load_volume(inputs.brain_mask, ndim=3)
     fodf = load_volume(inputs.fodf, ndim=4)
     nodes = read_nodes(Path(inputs.table))
     parcellation = check_image(Path(inputs.parcellation), nodes)
@@ -137,7 +138,13 @@ def _fit(inputs, dwi, gradients, fodf):
     name = cast("FittedModel", model.name)
     deconvolution = build_deconvolution(gradients, responses, name, lmax, directions)
     fit = VoxelwiseFit(deconvolution, torch.from_numpy(dwi.data), fodf)
-    return fit if fit.explains() else None
+    if not fit.explains():
+        raise UsageError(
+            "The fODF does not come from this diffusion image, response and model.",
+            where=inputs.fodf,
+            remedy="Give what it was fitted from, or leave the responses out.",
+        )
+    return fit
 
 
 class MapSensitivityInputSpec(DifferentiateInputSpec):

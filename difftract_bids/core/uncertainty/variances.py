@@ -72,8 +72,9 @@ class VarianceSum:
         if sum(len(part.edge) for part in self.parts) > self.most_pairs:
             self._sum_up_below(int(gradients.edge[0]))  # that one may be going on
         for edge, found in zip(gradients.edge, gradients.sums, strict=True):
-            rows = torch.from_numpy(found.row)
-            values = torch.from_numpy(found.value[:, : self.n_coefficients])
+            inside = found.row > 0  # the first row is of all voxels without an fODF
+            rows = torch.from_numpy(found.row[inside])
+            values = torch.from_numpy(found.value[inside, : self.n_coefficients])
             in_sh = values @ self.to_sh.to(values.dtype)
             self.parts.append(_Pairs(edge.expand(len(rows)), rows, in_sh))
 
