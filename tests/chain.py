@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +61,13 @@ class Chain:
             parcellation=torch.from_numpy(labels),
             nodes=read_nodes(truth / "sub-01_atlas-Phantom_dseg.tsv"),
         )
+
+    def cropped(self) -> Chain:
+        """Keep one hemisphere of the brain, and a slab of it: a sixth of the voxels."""
+        inside = torch.zeros_like(self.mask)
+        x, y, z = (size for size in self.mask.shape)
+        inside[x // 2 :, y // 3 : 2 * y // 3 + 2, z // 8 :] = True
+        return replace(self, mask=self.mask & inside)
 
     def model(
         self, sigma_mm: float = 1.0, softness: float | None = None, **settings: object
