@@ -1,25 +1,32 @@
-"""A human subject's streamlines and parcellation, as files that MRtrix3 reads, too."""
+"""A human subject's tensor maps, streamlines and parcellation, as files that MRtrix3 reads, too.
+
+Each is made once in a session, beside the fODF of :func:`mrtrix.human_scene`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from apps import run_app
 from datasets import real_data
-from mrtrix import human_scene, run_mrtrix
+from mrtrix import Scene, human_scene, run_mrtrix
 
-from difftract_bids.io.images import load_volume
+from difftract_bids.bids.nodes import load_labels, read_nodes
+from difftract_bids.io.images import Volume, load_volume, save_volume
+from difftract_bids.preprocessing.parcellation import parcellation_in_dwi
+from difftract_bids.preprocessing.registration import pseudo_t1w, register_affine
 
 DATASET = "ds-human-3mm"
 ATLAS = "Schaefer100TianS1"
+TEMPLATE = "tpl-MNI152NLin2009cAsym"
 
 
 @dataclass(frozen=True)
 class HumanStreamlines:
-    """Streamlines that tckgen made, in a parcellation that the app made.
+    """Streamlines that tckgen made, and a parcellation.
 
     Attributes
     ----------
@@ -38,34 +45,85 @@ class HumanStreamlines:
     vox2ras: torch.Tensor
 
 
-#: What was made already in this session.
-_MADE: dict[str, HumanStreamlines] = {}
+def human_streamlines(folder: Path) -> HumanStreamlines:
+    """Track in a real brain and label it; skips the test where there are no real data."""
+    scene = human_scene(DATASET, folder)
+    nodes = nodes_of(scene)
+    labels, vox2ras = load_volume(nodes, ndim=3, dtype=np.int32)
+    return HumanStreamlines(
+        streamlines_of(scene),
+        nodes,
+        scene.fod_file,
+        torch.from_numpy(labels),
+        torch.from_numpy(vox2ras),
+    )
 
 
-def human_streamlines(folder: Path, n_seeds: int = 45_000) -> HumanStreamlines:
-    """Track all of a real brain with SD_STREAM; skips the test where there are no real data."""
-    if DATASET not in _MADE:
-        nodes = _parcellation(folder)
-        scene = human_scene(DATASET, folder / "fod")
-        tck = folder / "theirs.tck"
+def streamlines_of(scene: Scene, n_streamlines: int = 25_000) -> Path:
+    """Track all of a brain with SD_STREAM, on one thread: the same streamlines every time.
+
+    Short ones are kept, too: the values along them are of few vertices.
+    """
+
+    def track(tck: Path) -> None:
         run_mrtrix(
             *("tckgen", "-algorithm", "SD_STREAM", scene.fod_file, tck, "-quiet", "-force"),
-            *("-seed_image", scene.mask_file, "-seeds", n_seeds, "-select", 0, "-nthreads", 2),
+            *("-seed_image", scene.mask_file, "-select", n_streamlines, "-minlength", 3),
+            *("-nthreads", 0),
         )
-        labels, vox2ras = load_volume(nodes, ndim=3, dtype=np.int32)
-        _MADE[DATASET] = HumanStreamlines(
-            tck, nodes, scene.fod_file, torch.from_numpy(labels), torch.from_numpy(vox2ras)
-        )
-    return _MADE[DATASET]
+
+    return _once(scene, f"{n_streamlines}.tck", track)
 
 
-def _parcellation(folder: Path) -> Path:
-    """Let the app bring the atlas into the space of the diffusion images."""
-    data = real_data()
-    done = run_app(
-        *(data / DATASET, folder / "out", "participant", "--n-seeds", 100, "-w", folder / "work"),
-        *("--atlases", f"{ATLAS}={data / 'atlases'}", "--no-tractogram"),
-        TEMPLATEFLOW_HOME=str(data / "templateflow"),
+def tensor_map_of(scene: Scene, name: str) -> Path:
+    """Let MRtrix make the image of ``fa`` or ``adc`` of the series that an fODF is of."""
+    tensor = _once(scene, "tensor.nii.gz", lambda path: _fit_tensor(scene, path))
+    return _once(
+        scene,
+        f"{name}.nii.gz",
+        lambda path: run_mrtrix(
+            *("tensor2metric", tensor, f"-{name}", path, "-mask", scene.mask_file, "-quiet")
+        ),
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder / "out" / "sub-01" / "dwi" / f"sub-01_atlas-{ATLAS}_dseg.nii.gz"
+
+
+def nodes_of(scene: Scene) -> Path:
+    """Bring the atlas to a brain by an affine map, which is quick.
+
+    The labels need not lie where they belong: each is on the brain's surface or in its middle.
+    """
+    return _once(scene, f"{ATLAS}.nii.gz", lambda path: _resample_atlas(scene, path))
+
+
+def _resample_atlas(scene: Scene, to: Path) -> None:
+    data = real_data()
+    atlas = data / "atlases" / TEMPLATE / f"{TEMPLATE}_atlas-{ATLAS}"
+    t1w = data / "templateflow" / TEMPLATE / f"{TEMPLATE}_res-02_desc-brain_T1w.nii.gz"
+    vox2ras, mask = scene.vox2ras.numpy(), scene.mask.numpy()
+    fa, md = (load_volume(tensor_map_of(scene, name), ndim=3).data for name in ("fa", "adc"))
+    to_template = register_affine(
+        Volume(pseudo_t1w(fa, md, mask), vox2ras), load_volume(t1w, ndim=3), fixed_mask=mask
+    )
+    labels, lost = parcellation_in_dwi(
+        load_labels(Path(f"{atlas}_res-02_dseg.nii.gz")),
+        read_nodes(Path(f"{atlas}_dseg.tsv")),
+        Volume(mask, vox2ras),
+        [to_template],
+    )
+    assert not lost
+    save_volume(labels, vox2ras, to)
+
+
+def _fit_tensor(scene: Scene, to: Path) -> None:
+    series = scene.fod_file.with_name("dwi.mif")
+    run_mrtrix("dwi2tensor", series, to, "-mask", scene.mask_file, "-quiet")
+
+
+def _once(scene: Scene, name: str, make: Callable[[Path], object]) -> Path:
+    """Make a file unless it is there; one half made is never found under its name."""
+    path = scene.fod_file.with_name(name)
+    if not path.exists():
+        aside = path.with_name(f"aside_{name}")
+        make(aside)
+        aside.rename(path)
+    return path

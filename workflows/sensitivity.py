@@ -177,12 +177,14 @@ def _methods(config: Config) -> str:
             "The sensitivity of edges to the image is their derivative by the diffusion signal "
             "and by the fODFs: through a soft assignment of ends to parcels (Gaussian, "
             f"{settings.soft_sigma_mm:g} mm), a soft survival of the fODF cutoff "
-            f"({settings.survival_softness:g}), all steps of the streamlines by the discrete "
+            f"({settings.sensitivity_softness:g}), all steps of the streamlines by the discrete "
             "adjoint method, and the deconvolution."
         )
     if settings.edge_standard_errors:
         said.append(
             "Standard deviations of edges were estimated by the delta method, from the noise map "
-            "of Marchenko-Pastur principal component analysis [@veraart2016] and that derivative."
+            "of Marchenko-Pastur principal component analysis [@veraart2016] and the derivative of "
+            "edges by the signal, with a soft survival of the fODF cutoff "
+            f"({settings.errors_softness:g})."
         )
     return f"### Sensitivity\n\n{' '.join(said)}\n\n"

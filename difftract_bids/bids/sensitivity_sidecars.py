@@ -57,7 +57,7 @@ def sensitivity_metadata(
         "Edge": target.text,
         "SoftStreamlineCount": value,
         "StreamlinesInvolved": n_streamlines,
-        **_smoothing(config),
+        **_smoothing(config, config.sensitivity_softness),
     }
 
 
@@ -92,13 +92,13 @@ def edge_errors_metadata(
         "Limits": "Streamlines that noise adds, and changes of course at decisions, are not in "
         "it: repeated scans differ by more",
         "StreamlinesInvolved": n_streamlines,
-        **_smoothing(config),
+        **_smoothing(config, config.errors_softness),
     }
 
 
-def _smoothing(config: SensitivityConfig) -> dict[str, Any]:
+def _smoothing(config: SensitivityConfig, softness: float) -> dict[str, Any]:
     return {
         "Method": _METHOD,
         "SoftAssignmentSigma": config.soft_sigma_mm,
-        "SurvivalSoftness": config.survival_softness,
+        "SurvivalSoftness": softness,
     }

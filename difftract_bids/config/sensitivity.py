@@ -27,9 +27,16 @@ class SensitivityConfig(Validated):
         "that of the assignment.",
         unit="mm",
     )
-    survival_softness: float = setting(
+    sensitivity_softness: float = setting(
+        0.05,
+        "fODF amplitude over which a streamline's survival of the cutoff is softened, for "
+        "sensitivity: wide, so that the whole way counts.",
+        unit="amplitude",
+    )
+    errors_softness: float = setting(
         0.01,
-        "fODF amplitude over which a streamline's survival of the cutoff is softened.",
+        "The same for standard errors: about a third of the noise in amplitudes, with which the "
+        "soft survival varies as much as the decision does.",
         unit="amplitude",
     )
     gradient_streamlines: int = setting(
@@ -40,7 +47,7 @@ class SensitivityConfig(Validated):
     def __post_init__(self) -> None:
         """Check the ranges."""
         super().__post_init__()
-        self._require_positive("soft_sigma_mm", "survival_softness")
+        self._require_positive("soft_sigma_mm", "sensitivity_softness", "errors_softness")
         self._require("gradient_streamlines", ok=self.gradient_streamlines >= 1, rule="1 or more")
         named = self.sensitivity
         ok = all(name.strip() for name in named) and len(set(named)) == len(named)

@@ -183,7 +183,7 @@ class MapSensitivity(SimpleInterface):
         from difftract_bids.io.images import save_volume
 
         config = settings_of(self.inputs, SensitivityConfig)
-        scene = _scene(self.inputs, config.survival_softness)
+        scene = _scene(self.inputs, config.sensitivity_softness)
         target = find_target(self.inputs.edge, scene.nodes)
         if target is None:
             raise UsageError(
@@ -269,7 +269,7 @@ class EstimateEdgeErrors(SimpleInterface):
         from difftract_bids.io.matrices import write_matrix
 
         config = settings_of(self.inputs, SensitivityConfig)
-        scene = _scene(self.inputs, config.survival_softness)
+        scene = _scene(self.inputs, config.errors_softness)
         if scene.fit is None:
             raise UsageError(
                 "Standard errors need to know how the fODF comes from the diffusion image.",

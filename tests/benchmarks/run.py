@@ -16,10 +16,10 @@ from pathlib import Path
 import measure
 
 #: Each is a package with a module ``bench``: its functions ``measure_all`` and ``markdown``.
-PARTS = ("tracking", "deconvolution", "connectome")
+PARTS = ("tracking", "deconvolution", "connectome", "sift2")
 CONTENDERS = (
-    *("tckgen", "dwi2fod", "tck2connectome"),
-    *("forward", "gradient", "to_file", "reference", "dipy", "connectome"),
+    *("tckgen", "dwi2fod", "tck2connectome", "tcksift2"),
+    *("forward", "gradient", "to_file", "reference", "dipy", "connectome", "weights"),
 )
 SLOW = ("reference", "dipy")
 
@@ -53,12 +53,12 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     add("--phantom", action="store_true", help="use phantoms, also where there are real data")
     add("--phantom-voxel-size-mm", type=float, default=4.0, help="of those that are deconvolved")
     add("--quick", action="store_true", help="two minutes instead of eighteen")
-    add("--seeds", type=int, help="seeds in a run of tracking, and of the connectome's tracks")
+    add("--seeds", type=int, help="seeds in a run of tracking, and of tracks counted and weighed")
     add("--voxels", type=int, help="voxels in a run of csd; a sixth for msmt_csd")
     add("--repeats", type=int, help="runs of each contender, medians are told; default 3, quick 1")
     add("--threads", type=int, nargs="+", default=[1, 2], help="core counts")
     add("--contenders", nargs="+", choices=CONTENDERS, help="default all; quick: not the slow")
-    skippable = ["agreement", "growth", "lmax", "first-calls"]
+    skippable = ["agreement", "growth", "lmax", "memory", "first-calls"]
     add("--skip", nargs="*", choices=skippable, help="tables to leave out; quick: first-calls")
     options = parser.parse_args(words)
     unknown = [part for part in options.parts if part not in PARTS]

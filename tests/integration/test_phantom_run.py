@@ -47,6 +47,7 @@ def options_of(dataset):
     return [
         *("--n-seeds", "4000", "--atlases", truth, "ICBM100", "-w", dataset.parent / "work"),
         *("--connectome-measures", *MEASURES, "--connectome-hdf5", "--streamline-assignments"),
+        *("--sensitivity", "LH-Precentral-Brainstem", "total", "--edge-standard-errors"),
     ]
 
 
@@ -65,6 +66,35 @@ def test_the_report_of_a_failed_participant_says_so_at_the_top(finished):
     out, _, _ = finished
     assert "This run failed" in (out / "sub-02.html").read_text()
     assert "This run failed" not in (out / "sub-01.html").read_text()
+
+
+def test_sensitivities_are_maps_of_the_atlases_that_have_the_edge(finished):
+    out, _, _ = finished
+    folder = out / "sub-01" / "dwi"
+    edge = "sub-01_atlas-Phantom_desc-LHPrecentralxBrainstem_param-"
+    dwi = load_volume(folder / "sub-01_desc-preproc_dwi.nii.gz", ndim=4)
+    by_signal = load_volume(folder / f"{edge}sensitivitydwi_dwimap.nii.gz", ndim=4)
+    assert by_signal.data.shape == dwi.data.shape
+    size = load_volume(folder / f"{edge}sensitivity_dwimap.nii.gz", ndim=3).data
+    assert size.any()
+    np.testing.assert_array_equal(size > 0, (by_signal.data != 0).any(axis=3) & (size > 0))
+    sidecar = json.loads((folder / f"{edge}sensitivity_dwimap.json").read_text())
+    assert sidecar["Edge"] == "LH-Precentral-Brainstem"
+    assert sidecar["StreamlinesInvolved"] >= sidecar["SoftStreamlineCount"] > 0
+    assert not list(folder.glob("*atlas-ICBM100_desc-LHPrecentral*"))
+    assert (folder / "sub-01_atlas-ICBM100_desc-total_param-sensitivity_dwimap.nii.gz").exists()
+    page = (out / "sub-01.html").read_text()
+    assert page.count("label-LHPrecentralxBrainstem_desc-sensitivity") >= 1
+    assert page.count("_desc-errors") >= 2
+
+
+def test_standard_errors_have_the_nodes_of_the_counts(finished):
+    out, _, _ = finished
+    count, names = read_matrix(out / MATRIX)
+    sd, same = read_matrix(out / MATRIX.replace("_relmat", "_stat-sd_relmat"))
+    assert names == same
+    np.testing.assert_allclose(sd, sd.T)
+    assert (sd[count > 5] > 0).mean() > 0.9
 
 
 def test_raw_data_are_not_touched(finished):

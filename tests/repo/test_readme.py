@@ -61,6 +61,10 @@ def test_every_python_block_runs(block, tmp_path, monkeypatch):
         gradient = names.get("dwi", names["fodf"]).grad.numpy()
         assert np.isfinite(gradient).all()
         assert gradient.any()
+    if "matrix" in names:
+        assert float(names["matrix"][0, 1].detach()) > 1
+        assert names["dwi"].grad.abs().max() > 0
+        assert names["fit"].response.grad.abs().max() > 0
     if "graph" in names:
         assert names["graph"]["L_a"]["R_b"]["weight"] == 5
         np.testing.assert_array_equal(names["strengths"], [6, 7, 2])

@@ -13,6 +13,7 @@ import pytest
 
 RUN = Path(__file__).resolve().parents[1] / "benchmarks" / "run.py"
 ONCE = ("--repeats", 1, "--threads", 1, "--phantom")
+N_SEEDS = 400
 COARSE = ("--voxels", 300, "--phantom-voxel-size-mm", 6)
 
 
@@ -33,10 +34,12 @@ def rows_of(report):
 
 
 @pytest.fixture(scope="module")
-def tracking(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tracking")
-    words = ("--contenders", "forward", "gradient", "--skip", "growth", "lmax", "first-calls")
-    run(folder, "tracking", *ONCE, "--seeds", 150, *words)
+def of_streamlines(tmp_path_factory):
+    """Three parts in one run: a program takes seconds to be loaded."""
+    folder = tmp_path_factory.mktemp("streamlines")
+    words = ("--seeds", N_SEEDS, "--skip", "growth", "lmax", "memory", "first-calls")
+    ours = ("--contenders", "forward", "gradient", "connectome", "weights")
+    run(folder, "tracking", "connectome", "sift2", *ONCE, *words, *ours)
     return folder
 
 
@@ -57,14 +60,14 @@ def problems(deconvolution):
     return {problem["name"]: problem for problem in report["problems"]}
 
 
-def test_a_benchmark_of_a_tiny_phantom_gives_figures_that_are_possible(tracking):
-    report = json.loads((tracking / "tracking.json").read_text())
+def test_a_benchmark_of_a_tiny_phantom_gives_figures_that_are_possible(of_streamlines):
+    report = json.loads((of_streamlines / "tracking.json").read_text())
     rows = rows_of(report)
     assert set(rows) == {"forward", "gradient"}
     assert rows["forward"]["vertices"] == rows["gradient"]["vertices"]
     for row in rows.values():
-        assert row["n_seeds"] == 150
-        assert 0 < row["streamlines"] <= 150
+        assert row["n_seeds"] == N_SEEDS
+        assert 0 < row["streamlines"] <= N_SEEDS
         # The shortest kept has 51 vertices, the longest 1003.
         assert 51 <= row["vertices"] / row["streamlines"] <= 1003
         assert row["vertices_per_second"] == pytest.approx(row["vertices"] / row["seconds"])
@@ -77,15 +80,15 @@ def test_a_benchmark_of_a_tiny_phantom_gives_figures_that_are_possible(tracking)
     assert report["scene"]["voxels_in_mask"] > 1000
 
 
-def test_its_table_tells_every_contender_and_the_machine(tracking):
-    text = (tracking / "tracking.md").read_text()
-    assert "| forward | 1 | 150 |" in text
-    assert "| forward + gradient | 1 | 150 |" in text
+def test_its_table_tells_every_contender_and_the_machine(of_streamlines):
+    text = (of_streamlines / "tracking.md").read_text()
+    assert f"| forward | 1 | {N_SEEDS} |" in text
+    assert f"| forward + gradient | 1 | {N_SEEDS} |" in text
     assert "phantom" in text
 
 
-def test_only_the_part_that_is_asked_for_is_run(tracking):
-    assert not list(tracking.glob("deconvolution*"))
+def test_only_the_parts_that_are_asked_for_are_run(of_streamlines):
+    assert not list(of_streamlines.glob("deconvolution*"))
 
 
 def test_deconvolution_of_coarse_phantoms_gives_figures_that_are_possible(problems):
@@ -103,17 +106,30 @@ def test_deconvolution_of_coarse_phantoms_gives_figures_that_are_possible(proble
         assert row["result_mib"] == pytest.approx(fodf_mib + row["image_mib"])
 
 
-def test_connectomes_of_a_few_streamlines_give_figures_that_are_possible(tmp_path):
-    words = ("--seeds", 400, "--contenders", "connectome")
-    run(tmp_path, "connectome", *ONCE, *words)
-    report = json.loads((tmp_path / "connectome.json").read_text())
+def test_connectomes_of_a_few_streamlines_give_figures_that_are_possible(of_streamlines):
+    report = json.loads((of_streamlines / "connectome.json").read_text())
     assert [rule["name"] for rule in report["rules"]] == ["radial", "all_voxels"]
     for rule in report["rules"]:
         row = rows_of(rule)["connectome"]
-        assert 50 < row["assigned"] <= row["streamlines"] == report["scene"]["streamlines"] < 400
+        assert 50 < row["assigned"] <= row["streamlines"] == report["scene"]["streamlines"]
+        assert row["streamlines"] < N_SEEDS
         assert row["streamlines_per_second"] == pytest.approx(row["streamlines"] / row["seconds"])
-    text = (tmp_path / "connectome.md").read_text()
+    text = (of_streamlines / "connectome.md").read_text()
     assert "| read, assign and count | 1 |" in text
+
+
+def test_weights_of_the_same_streamlines_give_figures_that_are_possible(of_streamlines):
+    report = json.loads((of_streamlines / "sift2.json").read_text())
+    counted = json.loads((of_streamlines / "connectome.json").read_text())
+    assert report["scene"] == counted["scene"]
+    (row,) = report["contenders"]
+    assert (row["name"], row["streamlines"]) == ("weights", report["scene"]["streamlines"])
+    assert row["iterations"] >= 1
+    steps = [row[f"{step}_seconds"] for step in ("segmentation", "mapping", "fit")]
+    assert 0 < min(steps) < sum(steps) <= row["seconds"] < 60
+    assert row["streamlines_per_second"] == pytest.approx(row["streamlines"] / row["seconds"])
+    text = (of_streamlines / "sift2.md").read_text()
+    assert f"| weights | 1 | {row['streamlines']:,.0f} |" in text
 
 
 def test_ratios_are_of_rates_core_count_by_core_count_and_with_one_core(monkeypatch):

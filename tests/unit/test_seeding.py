@@ -206,6 +206,22 @@ def test_there_are_no_seeds_before_the_first_or_after_the_last(source):
             source.draw(source.total - 1, 2)
 
 
+@each_source
+def test_seeds_by_their_numbers_are_those_drawn_in_any_order(source):
+    n = source.total or 300
+    number = torch.randperm(n, generator=torch.Generator().manual_seed(6))[: n // 2]
+    number = torch.cat([number, number[:3]])
+    for found, drawn in zip(source.at(number), source.draw(0, n), strict=True):
+        assert torch.equal(found, drawn[number])
+    assert all(part.shape == (0, 3) for part in source.at(number[:0]))
+    with pytest.raises(SeedError, match="2 of 4 numbers are of no seed"):
+        source.at(torch.tensor([0, -1, 5, -3]))
+    if source.total is not None:
+        with pytest.raises(SeedError, match="1 of 2 numbers") as caught:
+            source.at(torch.tensor([0, source.total]))
+        assert f"below {source.total}" in caught.value.remedy
+
+
 @pytest.mark.parametrize("kind", [RandomSeeds, WeightedSeeds, SphereSeeds])
 def test_random_sources_do_not_run_dry_and_depend_on_the_random_seed(kind):
     where = {

@@ -30,7 +30,7 @@ def prepare(folder: Path, data: Path | None, n_seeds: int, *, phantom: bool) -> 
     folder
         Where to; what is there already of as many seeds is kept.
     data, phantom
-        As for the scene of tracking, whose fODF is tracked in.
+        As for the scene of tracking, whose fODF is tracked in: see :func:`brain_of`.
     n_seeds
         Seeds of the streamlines.
     """
@@ -38,11 +38,11 @@ def prepare(folder: Path, data: Path | None, n_seeds: int, *, phantom: bool) -> 
     described = here / "scene.json"
     if described.exists():
         return json.loads(described.read_text())
-    brain = prepare_tracking(folder / "brain", data, phantom=phantom)
+    brain = prepare_tracking(brain_of(folder), data, phantom=phantom)
     here.mkdir(parents=True, exist_ok=True)
-    mask, affine = (np.load(folder / "brain" / f"{name}.npy") for name in ("mask", "affine"))
+    mask, affine = (np.load(brain_of(folder) / f"{name}.npy") for name in ("mask", "affine"))
     save_volume(patches(mask), affine, here / "nodes.nii")
-    fodf = torch.from_numpy(np.load(folder / "brain" / "fod.npy"))
+    fodf = torch.from_numpy(np.load(brain_of(folder) / "fod.npy"))
     n_streamlines, n_vertices = _track(here, fodf, torch.from_numpy(mask), affine, n_seeds)
     scene = {
         "name": brain["name"],
@@ -53,6 +53,11 @@ def prepare(folder: Path, data: Path | None, n_seeds: int, *, phantom: bool) -> 
     }
     described.write_text(json.dumps(scene))
     return scene
+
+
+def brain_of(folder: Path) -> Path:
+    """Where the fODF is: of a real subject it takes a minute, so that all parts share it."""
+    return folder.with_name("tracking")
 
 
 def patches(mask: np.ndarray) -> np.ndarray:
