@@ -41,7 +41,7 @@ lint: $(VENV)/.installed-dev  ## style, types, layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.installed  ## time tracking and deconvolution beside MRtrix3 and DIPY (BENCH=folder of the results)
+bench: $(VENV)/.installed  ## time every stage beside MRtrix3 and DIPY (BENCH=folder of the results)
 	$(BIN)/python tests/benchmarks/run.py --output $(BENCH)
 
 image:  ## build the container image with docker, or buildah where there is none

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import torch
@@ -79,7 +80,10 @@ class VoxelwiseFit:
 
     def _fitted(self, signal: Tensor, voxel: Tensor) -> Float[Tensor, "n coeff"]:
         """Fit, and bring to the scale of the fODF given."""
-        fodf = white_matter(self.deconvolution(signal, None))
+        with warnings.catch_warnings():
+            # That there are fewer directions than coefficients was said when it was fitted.
+            warnings.filterwarnings("ignore", message=".*super-resolved", category=UserWarning)
+            fodf = white_matter(self.deconvolution(signal, None))
         given = self.fodf.detach().flatten(0, 2)[voxel].to(fodf)
         own = fodf.detach()
         along = (own * given).sum(dim=1) / (own * own).sum(dim=1).clamp(min=1e-300)

@@ -116,7 +116,7 @@ def test_the_connectome_agrees_with_the_true_one(dataset, finished):
 
 def test_every_matrix_loads_with_a_line_of_pandas_and_is_symmetric(finished):
     matrices = sorted((finished[0] / "sub-01" / "dwi").glob("*_relmat.dense.tsv"))
-    assert len(matrices) == 2 * len(MEASURES)
+    assert len(matrices) == 2 * (len(MEASURES) + 1)  # and the standard errors
     for path in matrices:
         frame = pd.read_csv(path, sep="\t")
         table = pd.read_csv(re.sub(r"_meas-.*", "_nodeindices.tsv", str(path)), sep="\t")
