@@ -94,3 +94,17 @@ class Chain:
         with torch.no_grad():
             fodf = model.fodf(self.dwi, self.mask)
         return VoxelwiseFit(model.deconvolution, self.dwi, fodf)
+
+    def boxed(self, first: tuple[int, int, int], beyond: tuple[int, int, int]) -> Chain:
+        """Keep a box of voxels, where it was."""
+        box = tuple(slice(a, b) for a, b in zip(first, beyond, strict=True))
+        vox2ras = self.vox2ras.clone()
+        vox2ras[:3, 3] += vox2ras[:3, :3] @ torch.tensor(first, dtype=vox2ras.dtype)
+        images = {name: getattr(self, name)[box] for name in ("dwi", "mask", "parcellation")}
+        return replace(self, vox2ras=vox2ras, **images)
+
+
+def part_of_a_head(folder: Path) -> Chain:
+    """Simulate a head, and keep a part of one hemisphere."""
+    whole = Chain.simulated(folder, voxel_size_mm=5.0, t1w_voxel_size_mm=4.0, n_directions=48)
+    return whole.boxed((21, 14, 14), (32, 24, 28))

@@ -178,7 +178,7 @@ def relmat_metadata(measure: str, config: ConnectomeConfig, *, n_nodes: int) -> 
         "Weighted": True,
         "Directed": False,
         "ValidDiagonal": not config.zero_diagonal,
-        "StorageFormat": "Full",
+        "StorageFormat": "UpperTriangle" if config.upper_triangle else "Full",
         "NonNegative": "True",
         "NodeCount": n_nodes,
         "EdgeStatistic": "mean" if measure.startswith("mean") else "sum",

@@ -64,6 +64,10 @@ class ConnectomeConfig(Validated):
     zero_diagonal: bool = setting(
         default=False, desc="Leave out streamlines from a node to itself."
     )
+    upper_triangle: bool = setting(
+        default=False,
+        desc="Write zeros below the diagonal, as tck2connectome does without -symmetric.",
+    )
     streamline_assignments: bool = setting(
         default=False, desc="Save the nodes of each streamline, in the tractogram's order."
     )

@@ -129,7 +129,8 @@ class BuildConnectome(SimpleInterface):
             self._results[measure] = files[measure]
             self._results[f"{measure}_metadata"] = sidecars[measure]
         counts = files.get("count")
-        if counts is None or config.streamline_weights is not None or config.zero_diagonal:
+        changed = config.zero_diagonal or config.upper_triangle
+        if counts is None or changed or config.streamline_weights is not None:
             path = write_matrix(built.streamlines, names, folder / "streamlines.dense.tsv")
             counts = str(path)
         self._results |= {

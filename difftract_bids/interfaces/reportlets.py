@@ -242,6 +242,8 @@ class PlotEdges(Reportlet):
     input_spec = PlotEdgesInputSpec
 
     def _draw(self, path):
+        import numpy as np
+
         from difftract_bids.io.matrices import read_matrix
         from difftract_bids.reports.edges import plot_edges
 
@@ -250,9 +252,11 @@ class PlotEdges(Reportlet):
             for measure in ("sift2", "meanfa", "meanlength")
             if isdefined(getattr(self.inputs, measure))
         }
-        matrices = {measure: read_matrix(file) for measure, file in given.items()}
-        names = next(iter(matrices.values()))[1]
-        return plot_edges({name: pair[0] for name, pair in matrices.items()}, names, path)
+        read = {measure: read_matrix(file) for measure, file in given.items()}
+        names = next(iter(read.values()))[1]
+        # Both halves, also of those that were written as a triangle.
+        matrices = {measure: np.maximum(half, half.T) for measure, (half, _) in read.items()}
+        return plot_edges(matrices, names, path)
 
 
 class SummariseRunInputSpec(BaseInterfaceInputSpec):

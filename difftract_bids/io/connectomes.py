@@ -44,7 +44,7 @@ class Connectomes:
     Attributes
     ----------
     matrices
-        By measure, in the order asked for.
+        By measure, in the order asked for; symmetric unless the settings want a triangle.
     streamlines
         Streamlines of each pair of nodes, without weights and with the diagonal.
     assigned, total
@@ -116,7 +116,7 @@ def build_connectomes(
         matrix = sums.matrix(measure)
         if config.zero_diagonal:
             np.fill_diagonal(matrix, 0.0)
-        matrices[measure] = matrix
+        matrices[measure] = np.triu(matrix) if config.upper_triangle else matrix
     counted = sums.counted
     return Connectomes(matrices, counted.count.numpy(), counted.assigned, counted.total)
 

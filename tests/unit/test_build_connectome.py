@@ -280,6 +280,16 @@ def test_the_diagonal_is_left_out_if_that_is_asked_for():
     assert outputs.count_metadata["ValidDiagonal"] is False
 
 
+def test_a_triangle_is_the_upper_half_of_the_matrix():
+    whole = build(summary=summary())
+    expected = {name: matrix_of(getattr(whole, name)) for name in ("count", "meanlength")}
+    half = build(summary=summary(), upper_triangle=True)
+    for name, matrix in expected.items():
+        np.testing.assert_array_equal(matrix_of(getattr(half, name)), np.triu(matrix))
+    assert half.count_metadata["StorageFormat"] == "UpperTriangle"
+    np.testing.assert_array_equal(matrix_of(half.streamlines), expected["count"])
+
+
 def test_streamlines_outside_the_image_belong_to_no_node():
     outputs = build(summary=summary([(-500, 900), (-20, 18)]))
     assert matrix_of(outputs.count).sum() == 2

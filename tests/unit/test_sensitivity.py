@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from chain import Chain
+from chain import part_of_a_head
 from problems import fodf_of, scaling
 from tracking_cases import crossing_case
 
@@ -34,23 +34,7 @@ CHAIN_SEEDS = 80
 
 @pytest.fixture(scope="module")
 def chain(tmp_path_factory):
-    """A part of one hemisphere of a simulated head."""
-    whole = Chain.simulated(
-        tmp_path_factory.mktemp("chain") / "raw",
-        voxel_size_mm=5.0,
-        t1w_voxel_size_mm=4.0,
-        n_directions=48,
-    )
-    return cropped(whole, (21, 14, 14), (32, 24, 28))
-
-
-def cropped(chain, first, beyond):
-    """Keep a box of voxels, where it was."""
-    box = tuple(slice(a, b) for a, b in zip(first, beyond, strict=True))
-    vox2ras = chain.vox2ras.clone()
-    vox2ras[:3, 3] += vox2ras[:3, :3] @ torch.tensor(first, dtype=vox2ras.dtype)
-    images = {name: getattr(chain, name)[box] for name in ("dwi", "mask", "parcellation")}
-    return replace(chain, vox2ras=vox2ras, **images)
+    return part_of_a_head(tmp_path_factory.mktemp("chain") / "raw")
 
 
 @pytest.fixture(scope="module")
