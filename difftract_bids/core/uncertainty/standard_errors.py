@@ -92,12 +92,12 @@ def edge_standard_deviations(
         regions = tracking.regions_with(mask)
         numbers, ends_mm, count = _track_all(tracking, field, regions, seeds_mm, directions)
         members = find_memberships(tracking.connectome, ends_mm, least)
-        total = VarianceSum(fit, sigma, field, memory_mb)
+        n_nodes = len(count)
+        total = VarianceSum(fit, sigma, field, memory_mb, n_nodes**2)
         tracker = _Tracker(tracking, field, regions, seeds_mm, directions)
         for edges in tracker.gradients(members, numbers):
             total.add(edges)
-        n_nodes = len(count)
-        upper = total.variances(n_nodes * n_nodes).reshape(n_nodes, n_nodes)
+        upper = total.variances().reshape(n_nodes, n_nodes)
     return EdgeErrors(count, (upper + upper.triu(1).T).sqrt())
 
 
@@ -111,10 +111,8 @@ def _track_all(
     """Track every seed: the seed and the ends of each streamline, and the soft connectome."""
     n_nodes = len(tracking.connectome.node_labels)
     count = torch.zeros(n_nodes, n_nodes, dtype=torch.float64)
-    numbers, ends = (
-        [torch.zeros(0, dtype=torch.int64)],
-        [seeds_mm.new_zeros(0, 2, 3).to(field.dtype)],
-    )
+    numbers = [torch.zeros(0, dtype=torch.int64)]
+    ends = [torch.zeros(0, 2, 3, dtype=field.dtype)]
     for first in range(0, len(seeds_mm), tracking.seeds_per_chunk):
         some = slice(first, first + tracking.seeds_per_chunk)
         given = seeds_mm[some].to(field.dtype), directions[some].to(field.dtype)

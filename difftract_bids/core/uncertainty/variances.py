@@ -15,7 +15,7 @@ from difftract_bids.core.tensor_form import sh_to_tensor
 from difftract_bids.core.voxelwise import VoxelwiseFit
 
 #: Voxels whose covariances are in memory together, some 100 MB with all that they come from.
-_VOXELS_AT_ONCE = 2048
+_VOXELS_AT_ONCE = 1024
 #: Pairs of an edge and a voxel that are summed up together.
 _PAIRS_AT_ONCE = 4096
 _MEGABYTE = 1 << 20
@@ -47,6 +47,8 @@ class VarianceSum:
         What the gradients are by.
     memory_mb
         Gradients to keep before they are summed up, megabytes.
+    n_edges
+        Edges are numbered below this.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class VarianceSum:
         sigma: Float[Tensor, "x y z"],
         field: FodfField,
         memory_mb: float,
+        n_edges: int,
     ) -> None:
         self.fit, self.sigma = fit, sigma.double().flatten()
         self.n_coefficients = n_coefficients(field.lmax)
@@ -65,7 +68,7 @@ class VarianceSum:
         )
         self.most_pairs = int(memory_mb * _MEGABYTE / (field.dtype.itemsize * len(unit)))
         self.parts: list[_Pairs] = []
-        self.done: list[tuple[Tensor, Tensor]] = []
+        self.total = torch.zeros(n_edges, dtype=torch.float64)
 
     def add(self, gradients: EdgeGradients) -> None:
         """Take gradients of further edges."""
@@ -78,13 +81,10 @@ class VarianceSum:
             in_sh = values @ self.to_sh.to(values.dtype)
             self.parts.append(_Pairs(edge.expand(len(rows)), rows, in_sh))
 
-    def variances(self, n: int) -> Float[Tensor, " n"]:
-        """Give the variance of each edge from 0 to n - 1."""
-        self._sum_up_below(n)
-        result = torch.zeros(n, dtype=torch.float64)
-        for edge, variance in self.done:
-            result.index_add_(0, edge, variance)
-        return result
+    def variances(self) -> Float[Tensor, " n_edges"]:
+        """Give the variance of every edge."""
+        self._sum_up_below(len(self.total))
+        return self.total
 
     def _sum_up_below(self, end: int) -> None:
         """Turn the pairs of edges below ``end`` into variances, voxels some at a time."""
@@ -104,7 +104,7 @@ class VarianceSum:
                 some = order[at : min(at + _PAIRS_AT_ONCE, bounds[last])]
                 value = pairs.value[some].double()[:, :, None]
                 spread = covariance[which[some] - first] @ value
-                self.done.append((pairs.edge[some], (value * spread).sum(dim=(1, 2))))
+                self.total.index_add_(0, pairs.edge[some], (value * spread).sum(dim=(1, 2)))
 
     def _covariance(self, voxel: Int[Tensor, " n"]) -> Float[Tensor, "n coeff coeff"]:
         return self.fit.covariance(voxel) * self.sigma[voxel, None, None] ** 2
