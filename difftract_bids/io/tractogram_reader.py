@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple, Protocol
@@ -12,6 +12,7 @@ from zipfile import BadZipFile
 
 import nibabel as nib
 import numpy as np
+import torch
 from jaxtyping import Float
 from nibabel.streamlines import Field
 from nibabel.streamlines.tractogram_file import DataError, HeaderError
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from difftract_bids.core.kernels.delimited import ODD, split
 from difftract_bids.errors import InputError
+from difftract_bids.io.read_ahead import read_ahead
 from difftract_bids.io.streamline_arrays import StreamlineArrays
 from difftract_bids.io.trx_members import TrxMembers
 
@@ -52,7 +54,8 @@ def iter_tractogram(
     path
         File ending in ``.trx`` (a folder of that name is one, too), ``.tck`` or ``.trk``.
     max_points
-        Vertices in a block; more only where a single streamline has more.
+        Vertices in a block; more only where a single streamline has more. Where PyTorch may use
+        several threads, the next block is read while one is worked on.
 
     Yields
     ------
@@ -67,10 +70,16 @@ def iter_tractogram(
         one that is not finite.
     """
     source = Path(path)
-    read = _reader(source)
+    blocks = _checked(_reader(source), source, max(int(max_points), 1))
+    yield from read_ahead(blocks) if torch.get_num_threads() > 1 else blocks
+
+
+def _checked(
+    read: _Read, source: Path, max_points: int
+) -> Generator[StreamlineArrays, None, None]:
     n_before = 0
     with _readable(source):
-        for block in read(source, max(int(max_points), 1)):
+        for block in read(source, max_points):
             _check(block, n_before, source)
             n_before += block.n_streamlines
             yield block
