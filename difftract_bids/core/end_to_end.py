@@ -214,7 +214,7 @@ class DWIToConnectome(nn.Module):
     ----------
     Tournier et al. 2007, doi:10.1016/j.neuroimage.2007.02.016 (deconvolution); Tournier et al.
     2012, doi:10.1002/ima.22005 (propagation); Smith et al. 2015,
-    doi:10.1016/j.neuroimage.2014.09.034 (assignment, of which this is a soft form).
+    doi:10.1016/j.neuroimage.2014.10.004 (assignment, of which this is a soft form).
     """
 
     def __init__(self, deconvolution: nn.Module, tracking: FODFToConnectome) -> None:

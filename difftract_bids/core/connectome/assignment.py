@@ -84,7 +84,7 @@ def assign_ends(
     References
     ----------
     The default ("radial search") of MRtrix3 3.0.3's ``tck2connectome``; Smith et al. 2015,
-    doi:10.1016/j.neuroimage.2014.09.034.
+    doi:10.1016/j.neuroimage.2014.10.004.
     """
     check_ends(ends_mm, parcellation)
     if parcellation.is_cuda:
@@ -142,7 +142,7 @@ def assign_streamlines(
 
     References
     ----------
-    MRtrix3 3.0.3's ``tck2connectome``; Smith et al. 2015, doi:10.1016/j.neuroimage.2014.09.034.
+    MRtrix3 3.0.3's ``tck2connectome``; Smith et al. 2015, doi:10.1016/j.neuroimage.2014.10.004.
     """
     limit_mm = _distance_mm(mode, distance_mm)
     check_streamlines(points_mm, offsets)

@@ -93,7 +93,7 @@ class SoftConnectome(nn.Module):
     References
     ----------
     The limit: MRtrix3's ``tck2connectome``, Smith et al. 2015,
-    doi:10.1016/j.neuroimage.2014.09.034. Straight-through: Bengio et al. 2013, arXiv:1308.3432.
+    doi:10.1016/j.neuroimage.2014.10.004. Straight-through: Bengio et al. 2013, arXiv:1308.3432.
     """
 
     nodes: Tensor
