@@ -108,8 +108,8 @@ def init_run_wf(plan: Plan, run: DWIRun, *, omp_nthreads: int = 1) -> LiterateWo
     if "sift2" in config.connectome.connectome_measures:
         _weigh(workflow, config.sift2, **size)
     anatomy = _anatomy(workflow, run, omp_nthreads)
-    _connect_atlases(workflow, plan, run, anatomy, omp_nthreads)
-    _connect_sensitivity(workflow, plan, run, **size)
+    n_notes = _connect_atlases(workflow, plan, run, anatomy, omp_nthreads)
+    _connect_sensitivity(workflow, plan, run, n_notes, **size)
     return workflow
 
 
@@ -181,7 +181,13 @@ def _anatomy(workflow: LiterateWorkflow, run: DWIRun, omp_nthreads: int) -> Lite
 
 
 def _connect_atlases(workflow, plan: Plan, run: DWIRun, anatomy, omp_nthreads: int):
-    """Add every atlas, registering each template once, and tell the report of them."""
+    """Add every atlas, registering each template once, and tell the report of them.
+
+    Returns
+    -------
+    int
+        How many places of the node ``notes`` are taken.
+    """
     stages = _stages(workflow)
     preprocessing, report = stages["preprocessing_wf"], stages["report_wf"]
     counts = pe.Node(niu.Merge(len(plan.atlases)), name="counts", run_without_submitting=True)
@@ -225,6 +231,7 @@ def _connect_atlases(workflow, plan: Plan, run: DWIRun, anatomy, omp_nthreads: i
     ])  # fmt: skip
     if plan.config.connectome.connectome_hdf5:
         _merge_hdf5(workflow, plan)
+    return len(noting) + len(plan.atlases)
 
 
 def _connect_streamlines(workflow, atlas_wf, config: ConnectomeConfig):
@@ -243,7 +250,7 @@ def _differentiated(plan: Plan, run: DWIRun) -> list[Atlas]:
     return [atlas for atlas in plan.atlases if errors or atlas.name in named]
 
 
-def _connect_sensitivity(workflow, plan: Plan, run: DWIRun, **size: Any):
+def _connect_sensitivity(workflow, plan: Plan, run: DWIRun, n_notes: int, **size: Any):
     """Add what is differentiated, and tell the report of it."""
     stages = _stages(workflow)
     responses = [f"response_{tissue.lower()}" for tissue in run.fodf_model.tissues]
@@ -251,9 +258,8 @@ def _connect_sensitivity(workflow, plan: Plan, run: DWIRun, **size: Any):
     errors = plan.config.sensitivity.edge_standard_errors
     of_atlas = ["parcellation", *(["streamlines"] if errors else [])]
     of_images = ["dwi", "bval", "bvec", "mask", "dwiref", *(["sigma"] if errors else [])]
-    notes, atlases = workflow.get_node("notes"), _differentiated(plan, run)
-    first = notes.interface._numinputs - len(atlases) + 1  # noqa: SLF001 - they come last
-    for place, atlas in enumerate(atlases, start=first):
+    notes = workflow.get_node("notes")
+    for place, atlas in enumerate(_differentiated(plan, run), start=n_notes + 1):
         node = init_sensitivity_wf(plan, run, atlas, **size)
         workflow.connect([
             (stages["preprocessing_wf"], node, _same(*of_images)),

@@ -16,6 +16,7 @@ from difftract_bids.bids.given_fodf import fodf_of
 from difftract_bids.bids.outputs import (
     ERRORS_FIGURE,
     SENSITIVITY_FIGURE,
+    output_entities,
     sensitivity_entities,
     sensitivity_maps,
 )
@@ -143,9 +144,8 @@ def _save_maps(workflow, plan: Plan, run: DWIRun, atlas: Atlas, target: EdgeTarg
         entities = sensitivity_entities(key, atlas.name, target)
         sink = init_atlas_sink(plan, run, atlas.name, f"ds_{target.desc}_{key}", entities)
         workflow.connect([(edge, sink, [(key, "in_file"), (metadata[key], "meta_dict")])])
-    own = parcellation_of(atlas, run) if atlas.kind == "subject" else atlas
     plot = pe.Node(
-        PlotSensitivity(edge=target.text, table=str(own.table)),
+        PlotSensitivity(edge=target.text, table=edge.inputs.table),
         name=f"plot_{target.desc}",
         mem_gb=1.5,
     )
@@ -158,7 +158,7 @@ def _save_maps(workflow, plan: Plan, run: DWIRun, atlas: Atlas, target: EdgeTarg
 
 
 def _save_errors(workflow, plan: Plan, run: DWIRun, atlas: Atlas, errors, inputs):
-    entities = {"meas": "count", "stat": "sd", "suffix": "relmat", "extension": ".dense.tsv"}
+    entities = output_entities("edge_sd", run, plan.config)
     sink = init_atlas_sink(plan, run, atlas.name, "ds_edge_sd", entities)
     plot = pe.Node(PlotEdgeErrors(), name="plot_errors", mem_gb=1.0)
     figure = init_report_sink(plan, run, ERRORS_FIGURE, atlas=atlas.name)

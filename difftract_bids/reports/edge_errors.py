@@ -14,7 +14,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator, NullFormatter, NullLocator, PercentFormatter
 
-from difftract_bids.reports.edges import _mark_sides
+from difftract_bids.reports.edges import mark_sides
 from difftract_bids.reports.matrix import group_of, interpolation, node_order, short_name, side_of
 from difftract_bids.reports.style import (
     CATEGORIES,
@@ -192,7 +192,7 @@ def _draw_variation(
     bar.ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     bar.ax.yaxis.set_minor_locator(NullLocator())
     bar.ax.tick_params(labelsize=7)
-    _mark_sides(axes, [sides[i] for i in order])
+    mark_sides(axes, [sides[i] for i in order])
 
 
 def _name_uncertain(

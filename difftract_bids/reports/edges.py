@@ -62,7 +62,7 @@ def plot_edges(
     figure.subplots_adjust(left=0.02, right=0.94, bottom=0.04, top=0.86, wspace=0.3)
     for axes, (measure, matrix) in zip(panels, matrices.items(), strict=True):
         _draw(axes, measure, matrix[np.ix_(order, order)])
-        _mark_sides(axes, [sides[i] for i in order])
+        mark_sides(axes, [sides[i] for i in order])
     return save_svg(figure, path)
 
 
@@ -95,7 +95,7 @@ def _draw(axes: Axes, measure: str, matrix: Float[np.ndarray, "node node"]) -> N
     bar.ax.tick_params(labelsize=7)
 
 
-def _mark_sides(axes: Axes, sides: Sequence[str]) -> None:
+def mark_sides(axes: Axes, sides: Sequence[str]) -> None:
     """Draw a line between hemispheres, and name them."""
     for side, (first, last) in runs_of(sides):
         if first:

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
+from difftract_bids.core.connectome.node_places import find_places
 from difftract_bids.core.kernels import edges as kernels
 from difftract_bids.errors import AtlasError, ConfigError, InputError
 
@@ -52,11 +53,9 @@ def connectome(
     """
     _check_nodes(labels_of_ends, node_labels, values)
     n_nodes = len(node_labels)
-    order = torch.argsort(node_labels)
-    ranked = node_labels[order]
-    place = torch.searchsorted(ranked, labels_of_ends.to(ranked.dtype)).clamp(max=n_nodes - 1)
-    known = (ranked[place] == labels_of_ends).all(1)
-    low, high = order[place[known]].sort(dim=1).values.unbind(1)
+    place, is_node = find_places(labels_of_ends, node_labels)
+    known = is_node.all(1)
+    low, high = place[known].sort(dim=1).values.unbind(1)
     edge = low * n_nodes + high
     count = _symmetric_sum(edge, torch.ones_like(edge, dtype=torch.float64), n_nodes)
     if values is None:

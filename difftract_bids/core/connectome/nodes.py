@@ -8,6 +8,7 @@ from torch import Tensor
 
 from difftract_bids.core.connectome.checks import check_parcellation
 from difftract_bids.core.connectome.edges import check_node_labels
+from difftract_bids.core.connectome.node_places import find_places
 from difftract_bids.core.interpolation import Grid
 
 
@@ -136,9 +137,6 @@ def _labelled(
     check_parcellation(parcellation)
     check_node_labels(node_labels)
     labels = node_labels.to(device=parcellation.device, dtype=torch.int64)
-    ranked, order = torch.sort(labels)
     voxel = torch.nonzero(parcellation)
-    found = parcellation[tuple(voxel.T)].to(torch.int64)
-    place = torch.searchsorted(ranked, found).clamp(max=len(ranked) - 1)
-    known = ranked[place] == found
-    return voxel[known], order[place[known]]
+    place, known = find_places(parcellation[tuple(voxel.T)].to(torch.int64), labels)
+    return voxel[known], place[known]

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from difftract_bids.core.connectome.checks import check_streamlines
 from difftract_bids.core.connectome.edges import Labels, check_node_labels
+from difftract_bids.core.connectome.node_places import find_places
 from difftract_bids.core.kernels import assignment as kernels
 from difftract_bids.errors import InputError
 
@@ -68,10 +69,8 @@ def inverse_node_volumes(
         flat, offsets = labels.reshape(-1), torch.arange(0, labels.numel() + 1, 2)
     else:
         flat, offsets = labels
-    ranked, order = torch.sort(node_labels)
-    place = torch.searchsorted(ranked, flat.to(ranked.dtype)).clamp(max=len(ranked) - 1)
-    size = volumes.to(torch.float64)[order[place]]
-    size = torch.where(ranked[place] == flat, size, 0)
+    place, known = find_places(flat, node_labels)
+    size = torch.where(known, volumes.to(torch.float64)[place], 0)
     n_labels = offsets.diff()
     owner = torch.repeat_interleave(torch.arange(len(n_labels)), n_labels)
     total = size.new_zeros(len(n_labels)).index_add(0, owner, size)

@@ -21,6 +21,7 @@ from torch.autograd.function import once_differentiable
 
 from difftract_bids.core.connectome.assignment import assign_ends
 from difftract_bids.core.connectome.checks import check_ends, check_parcellation
+from difftract_bids.core.connectome.node_places import find_places
 from difftract_bids.core.connectome.soft_reference import Reach, SoftReference, straight_through
 from difftract_bids.core.interpolation import Grid
 from difftract_bids.core.kernels.soft_sums import SoftKernel
@@ -337,10 +338,8 @@ def _node_labels(
 
 def _rows_of(labels: Int[Tensor, "x y z"], node_labels: Int[Tensor, " node"]) -> Tensor:
     """Replace labels by the rows of their nodes, and 0 by -1."""
-    order = torch.argsort(node_labels)
-    ranked = node_labels[order]
-    place = torch.searchsorted(ranked, labels.contiguous()).clamp(max=len(ranked) - 1)
-    return torch.where(labels != 0, order[place], -1).to(torch.int32)
+    place, _ = find_places(labels.contiguous(), node_labels)
+    return torch.where(labels != 0, place, -1).to(torch.int32)
 
 
 def _check_sizes(radius_mm: float, sigma_mm: float) -> None:
