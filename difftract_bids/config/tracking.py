@@ -56,6 +56,17 @@ class TrackingConfig(Validated):
     one_way: bool = setting(
         default=False, desc="Follow only the direction found at the seed, not its opposite."
     )
+    gradient_window_mm: float | None = setting(
+        None,
+        "Derivatives fade by 1/e over this length on their way back along a streamline; default "
+        "not at all (the exact gradient).",
+        unit="mm",
+    )
+    gradient_growth_limit: float | None = setting(
+        None,
+        "How many times as long as those that went in a derivative may become on its way back "
+        "along a streamline; default without limit (the exact gradient).",
+    )
     backend: Backend = setting(
         "auto",
         "Implementation of the propagator: kernels for the device in use (auto, or cpu, cuda by "
@@ -69,6 +80,7 @@ class TrackingConfig(Validated):
         """Check the ranges."""
         super().__post_init__()
         self._require_positive("peak_tolerance", "step_size_mm", "max_length_mm")
+        self._require_positive("gradient_window_mm", "gradient_growth_limit")
         follows_fodf = self.algorithm == "sd_stream" or self.backend in ("auto", "reference")
         self._require(
             "backend", ok=follows_fodf, rule="auto or reference with the algorithm tensor_det"

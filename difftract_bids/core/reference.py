@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from difftract_bids.core.damping import Damping
 from difftract_bids.core.field import DirectionField
 from difftract_bids.core.integrators import INTEGRATORS, StepRule
 from difftract_bids.core.regions import EXCLUDED, IN_MASK, RegionBits, bits_at
@@ -93,6 +94,8 @@ class _Tracker:
         step_rule = StepRule(self.field, self.rules.step_size_mm, self.rules.cos_max_angle)
         lane = torch.nonzero((state.reason != _ENTERED_EXCLUDE).all(1)).squeeze(1)
         position, direction = position[:, lane], direction[:, lane]
+        damping = Damping(self.rules, len(state.vertices))
+        _, position = damping.apart(position, lane)
         made, owners, numbers = [position[:, :0]], [lane[:0]], [lane[:0]]
         number = 0
         while len(lane):
@@ -107,7 +110,8 @@ class _Tracker:
             lane, position = lane[going], step.position_mm[:, going]
             state.vertices[lane] += 1
             state.visited[lane] |= bits[going]
-            made.append(position)
+            vertex, position = damping.apart(position, lane)
+            made.append(vertex)
             owners.append(lane)
             numbers.append(torch.full_like(lane, number))
             why = self._reason_after(state, lane)

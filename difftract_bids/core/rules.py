@@ -31,6 +31,11 @@ class TrackingRules:
         Only the seed's own direction is followed.
     stop_at_includes
         A half ends once every region to visit is visited.
+    gradient_kept
+        Share of a derivative that is left after each step on its way back; 1 is exact.
+    gradient_limit
+        Largest length of a derivative on its way back, in units of the summed lengths of those
+        that went in; infinite is exact.
     """
 
     integrator: Integrator
@@ -42,6 +47,8 @@ class TrackingRules:
     max_vertices: int
     one_way: bool
     stop_at_includes: bool
+    gradient_kept: float = 1.0
+    gradient_limit: float = math.inf
 
     @classmethod
     def from_config(
@@ -85,7 +92,14 @@ class TrackingRules:
             max_vertices=3 + _ceil_ratio(_given(known.max_length_mm), step),
             one_way=known.one_way,
             stop_at_includes=stop_at_includes,
+            gradient_kept=math.exp(-step / (known.gradient_window_mm or math.inf)),
+            gradient_limit=known.gradient_growth_limit or math.inf,
         )
+
+    @property
+    def damps_gradients(self) -> bool:
+        """Whether derivatives are not passed on whole."""
+        return self.gradient_kept < 1.0 or math.isfinite(self.gradient_limit)
 
 
 def mean_voxel_size_mm(vox2ras: Float[Tensor, "4 4"]) -> float:

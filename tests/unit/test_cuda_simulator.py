@@ -208,7 +208,7 @@ COMPILED = """
             ),
             RegionArrays,
         )
-        rules = typeof(Rules(0, *[scalar(1)] * 5, 3, 4, False, False))
+        rules = typeof(Rules(0, *[scalar(1)] * 5, 3, 4, False, False, *[scalar(1)] * 2))
         number, line = arrays(integer, 1), arrays(real, 1)
         kernels = device_sources(dtype)
         signatures = {

@@ -62,6 +62,8 @@ class Job:
             max_vertices=rules.max_vertices,
             one_way=rules.one_way,
             stop_at_includes=rules.stop_at_includes,
+            gradient_kept=real(rules.gradient_kept),
+            gradient_limit=real(rules.gradient_limit),
         )
 
 

@@ -42,6 +42,8 @@ class Rules(NamedTuple):
     max_vertices: int
     one_way: bool
     stop_at_includes: bool
+    gradient_kept: np.floating[Any]
+    gradient_limit: np.floating[Any]
 
 
 class RegionArrays(NamedTuple):

@@ -155,11 +155,13 @@ def _pull_back_half(
 ):
     real = work.tensor.dtype.type
     lx, ly, lz = real(0.0), real(0.0), real(0.0)
-    bounded = 0
+    bounded, entered = 0, real(0.0)
     for step in range(steps, 0, -1):
         there = seed_vertex + sign * step
         here = there - sign
-        lx, ly, lz = lx + cotangent[there, 0], ly + cotangent[there, 1], lz + cotangent[there, 2]
+        cx, cy, cz = cotangent[there, 0], cotangent[there, 1], cotangent[there, 2]
+        entered += math.sqrt(cx * cx + cy * cy + cz * cz)
+        lx, ly, lz = lx + cx, ly + cy, lz + cz
         before = first
         if step > 1:
             ago = here - sign
@@ -180,7 +182,21 @@ def _pull_back_half(
             to_table,
         )
         bounded += n
+        scale = damping(rules, math.sqrt(lx * lx + ly * ly + lz * lz), entered)
+        lx, ly, lz = scale * lx, scale * ly, scale * lz
     return lx, ly, lz, bounded
+
+
+@device_function
+def damping(rules, length, entered):
+    """Say by what to multiply a derivative after a step back; 1 unless it is to fade or be held.
+
+    Products of many Jacobians grow, and a few chaotic streamlines then outweigh all others.
+    ``entered`` is the summed length of the derivatives by the vertices behind it.
+    """
+    most = rules.gradient_limit * entered
+    scale = rules.gradient_kept
+    return scale * most / length if length > most else scale
 
 
 @device_function
