@@ -68,6 +68,10 @@ class SeedError(DifftractError):
     """Seeds or seed directions that cannot be used."""
 
 
+class TrainingError(DifftractError):
+    """A training that cannot go on: what it had learnt before is kept."""
+
+
 def _rebuild(
     kind: type[DifftractError], what: str, where: str | None, remedy: str
 ) -> DifftractError:

@@ -19,6 +19,7 @@ from difftract_bids.bids.outputs import (
     is_wanted,
     output_entities,
     output_path,
+    tracked_in,
 )
 from difftract_bids.bids.plan import Plan
 from difftract_bids.bids.runs import DWIRun
@@ -27,6 +28,9 @@ from difftract_bids.bids.uris import derivative_uri, raw_uri
 from difftract_bids.interfaces.fodf import TISSUE_FIELDS
 from difftract_bids.interfaces.fodf_maps import ConvertFODF
 from difftract_bids.interfaces.outputs import DerivativesSink
+
+#: Images of SH coefficients, with sidecars that are known only at run time.
+_FODFS = (*TISSUE_FIELDS.values(), "refined_fodf")
 
 
 def init_run_derivatives_wf(
@@ -44,13 +48,14 @@ def init_run_derivatives_wf(
     Inputs
     ------
     preproc_dwi, preproc_bval, preproc_bvec, mask, dwiref, fa, md, colour_fa, fodf, fodf_gm,
-    fodf_csf, response_wm, response_gm, response_csf, afdtotal, nufo, peak, tractogram, weights,
-    hdf5
+    fodf_csf, refined_fodf, response_wm, response_gm, response_csf, afdtotal, nufo, peak,
+    tractogram, weights, hdf5
         Files, by the names of :data:`difftract_bids.bids.outputs.OUTPUTS`, as far as the run has
         them. fODFs are in MRtrix's basis; they are saved in the one asked for.
     t1w_dwi, t1w_to_dwi, dwi_to_t1w
         The same, for runs with a T1w.
-    fodf_metadata, fodf_gm_metadata, fodf_csf_metadata, tractogram_metadata, weights_metadata
+    fodf_metadata, fodf_gm_metadata, fodf_csf_metadata, refined_fodf_metadata,
+    tractogram_metadata, weights_metadata
         Content of sidecars that is known only at run time.
     """
     config = plan.config
@@ -70,13 +75,14 @@ def init_run_derivatives_wf(
         "colour_fa": {"Sources": [preprocessed], **tensor_metadata("colour_fa")},
         **_fodf_sidecars(plan, run, preprocessed, fodf),
     }
-    followed = preprocessed if config.tracking.algorithm == "tensor_det" else fodf
+    followed = derivative_uri(output_path(run, tracked_in(run, config), config))
     if is_wanted("tractogram", run, config):
         sidecars["tractogram"] = {"Sources": [followed]}
     if is_wanted("weights", run, config):
         tracked = "tractogram" if is_wanted("tractogram", run, config) else "preproc_dwi"
         tracked_uri = derivative_uri(output_path(run, tracked, config))
-        sidecars["weights"] = {"Sources": [tracked_uri, fodf]}
+        compared = derivative_uri(output_path(run, _fodf_of(run), config))
+        sidecars["weights"] = {"Sources": [tracked_uri, compared]}
     if is_wanted("hdf5", run, config):
         sidecars["hdf5"] = _hdf5_sidecar(plan, run)
     if run.t1w is not None:
@@ -87,10 +93,15 @@ def init_run_derivatives_wf(
             "t1w_to_dwi": {"Sources": both, "Type": "rigid"},
             "dwi_to_t1w": {"Sources": both, "Type": "rigid"},
         }
-    images = [key for key in TISSUE_FIELDS.values() if key in sidecars]
+    images = [key for key in _FODFS if key in sidecars]
     at_run_time = [*(f"{key}_metadata" for key in images), "tractogram_metadata"]
     at_run_time += ["weights_metadata"] if "weights" in sidecars else []
     return _saving_wf(plan, run, sidecars, at_run_time, name=name)
+
+
+def _fodf_of(run):
+    """Name the fODFs that streamlines follow, or are compared with."""
+    return "refined_fodf" if run.refinement else "fodf"
 
 
 def _hdf5_sidecar(plan, run):
@@ -109,8 +120,9 @@ def _fodf_sidecars(plan, run, preprocessed, fodf):
     """Say of fODFs, their maps and responses what is known before they are made."""
     config, model = plan.config, run.fodf_model
     said = model_metadata(model.name, model.reason)
-    sources = {"Sources": [preprocessed]} if model.is_fitted else {}
+    sources = {} if model.is_given else {"Sources": [preprocessed]}
     sidecars = {key: {**sources} for key in TISSUE_FIELDS.values()}
+    sidecars["refined_fodf"] = {"Sources": [fodf, preprocessed]}
     sidecars |= {
         key: {"Sources": [fodf], **said, **map_metadata(key)}
         for key in ("afdtotal", "nufo", "peak")
@@ -152,8 +164,8 @@ def init_atlas_derivatives_wf(
         Content of sidecars that is known only at run time.
     """
     # Without a saved tractogram, what it was tracked in.
-    tracked_in = "preproc_dwi" if plan.config.tracking.algorithm == "tensor_det" else "fodf"
-    source = "tractogram" if is_wanted("tractogram", run, plan.config) else tracked_in
+    saved = is_wanted("tractogram", run, plan.config)
+    source = "tractogram" if saved else tracked_in(run, plan.config)
     tractogram = derivative_uri(output_path(run, source, plan.config))
     dseg = derivative_uri(output_path(run, "dseg", plan.config, atlas))
     dwiref = derivative_uri(output_path(run, "dwiref", plan.config))
@@ -198,7 +210,7 @@ def init_atlas_sink(
     Connect to its ``in_file`` and ``meta_dict``.
     """
     config = plan.config
-    made_of = [("dseg", atlas), ("fodf", None), ("preproc_dwi", None)]
+    made_of = [("dseg", atlas), (_fodf_of(run), None), ("preproc_dwi", None)]
     sources = [derivative_uri(output_path(run, key, config, of)) for key, of in made_of]
     entities = {"datatype": "dwi", **entities, "atlas": atlas}
     return _sink(plan, run, name, entities, {"Sources": sources, "Atlas": atlas})
@@ -214,7 +226,7 @@ def _saving_wf(plan, run, sidecars, at_run_time, *, name, atlas=None):
         fields = [(key, "in_file")]
         if f"{key}_metadata" in at_run_time:
             fields.append((f"{key}_metadata", "meta_dict"))
-        if key in TISSUE_FIELDS.values() and plan.config.output.sh_basis != "mrtrix3":
+        if key in _FODFS and plan.config.output.sh_basis != "mrtrix3":
             _convert(workflow, inputs, sink, key, plan.config.output.sh_basis)
         else:
             workflow.connect([(inputs, sink, fields)])

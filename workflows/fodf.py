@@ -8,11 +8,13 @@ from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
+from difftract_bids.bids.fodf_model_file import TrainedModel
 from difftract_bids.config import TISSUES, FodfConfig
 from difftract_bids.errors import ConfigError
 from difftract_bids.interfaces.diffusion import FitTensor
 from difftract_bids.interfaces.fodf import TISSUE_FIELDS, FitFODF, NormaliseTissues
 from difftract_bids.interfaces.fodf_maps import ImportFODF, MapFODF
+from difftract_bids.interfaces.learned_fodf import PredictFODF
 from difftract_bids.interfaces.response import EstimateResponse
 
 _DIFFUSION = [(name, name) for name in ("dwi", "bval", "bvec", "mask")]
@@ -24,20 +26,23 @@ def init_fodf_wf(
     config: FodfConfig,
     *,
     model_reason: str = "",
+    participant: str = "",
     b0_threshold_s_mm2: float = 50.0,
     omp_nthreads: int = 1,
     mem_gb: float = 1.0,
     name: str = "fodf_wf",
 ) -> LiterateWorkflow:
-    """Fit tensors and fODFs, or take fODFs that are given.
+    """Fit tensors and fODFs, or predict fODFs by a trained network, or take those given.
 
     Parameters
     ----------
     config
         Settings of this stage; the model named, as the graph depends on it, and paths this run's
-        own: a response for each tissue, or an fODF image, if they are given.
+        own: a response for each tissue, a trained network or an fODF image, if they are given.
     model_reason
         Why it is this model, for the sidecar and the report.
+    participant
+        Label, to tell whether a network was trained on it.
     b0_threshold_s_mm2
         Volumes up to this b-value count as b=0, s/mm².
     omp_nthreads
@@ -57,7 +62,8 @@ def init_fodf_wf(
     fa, md, v1, colour_fa
         Tensor maps; ``v1`` is the principal eigenvector in scanner axes.
     response_wm, response_gm, response_csf
-        Response functions of the model's tissues, MRtrix's text format; none of given fODFs.
+        Response functions of the model's tissues, MRtrix's text format; only of fODFs that are
+        fitted.
     fodf, fodf_gm, fodf_csf
         SH coefficients of the model's tissues in MRtrix's basis, scanner axes; normalised if that
         is asked for.
@@ -73,7 +79,7 @@ def init_fodf_wf(
     Raises
     ------
     ConfigError
-        If the model is ``auto`` and no fODF image is given.
+        If the model is ``auto`` and neither a network nor an fODF image is given.
     """
     workflow = LiterateWorkflow(name=name)
     inputs = pe.Node(niu.IdentityInterface([name for name, _ in _DIFFUSION]), name="inputnode")
@@ -90,6 +96,10 @@ def init_fodf_wf(
     if config.input_fodf is not None:
         workflow.__desc__ = fodf_methods(config, "given")
         last = _take(workflow, config.input_fodf)
+    elif config.fodf_model_file is not None:
+        workflow.__desc__ = fodf_methods(config, "learned")
+        threshold = {"b0_threshold_s_mm2": b0_threshold_s_mm2}
+        last = _predict(workflow, config, threshold, resources, participant)
     elif config.model == "auto":
         raise ConfigError(
             "A graph cannot be built for the fODF model auto.",
@@ -113,6 +123,24 @@ def _take(workflow, path):
         (take, outputs, _same(["fodf", "fodf_metadata", "notes"])),
     ])  # fmt: skip
     return take
+
+
+def _predict(workflow, config, threshold, resources, participant):
+    """Predict the fODFs by a trained network."""
+    inputs, outputs = workflow.get_node("inputnode"), workflow.get_node("outputnode")
+    predict = PredictFODF(model_file=config.fodf_model_file, **threshold)
+    if config.fodf_model_class is not None:
+        predict.inputs.model_class = config.fodf_model_class
+    if participant:
+        predict.inputs.participant = participant
+    # What a network makes of a tile takes a gigabyte or more, however small the image is.
+    more = resources | {"mem_gb": 2.0 + resources["mem_gb"]}
+    node = pe.Node(predict, name="predict", **more)
+    workflow.connect([
+        (inputs, node, _DIFFUSION),
+        (node, outputs, _same(["fodf", "fodf_metadata", "notes"])),
+    ])  # fmt: skip
+    return node
 
 
 def _fit(workflow, config, threshold, resources, *, model_reason):
@@ -158,7 +186,7 @@ def _fit(workflow, config, threshold, resources, *, model_reason):
     return last
 
 
-def fodf_methods(config: FodfConfig, model: str) -> str:
+def fodf_methods(config: FodfConfig, model: str, network: TrainedModel | None = None) -> str:
     """Write the methods paragraph of this stage.
 
     Parameters
@@ -166,7 +194,9 @@ def fodf_methods(config: FodfConfig, model: str) -> str:
     config
         Settings; with the labels of runs not yet filled in, so that all runs share a text.
     model
-        The model of a run, ``given`` if its fODFs are.
+        The model of a run, ``given`` if its fODFs are, ``learned`` if they are predicted.
+    network
+        What predicts them.
     """
     tensor = (
         "A diffusion tensor was fitted by weighted least squares [@basser1994], with DIPY "
@@ -178,6 +208,8 @@ def fodf_methods(config: FodfConfig, model: str) -> str:
             "Fibre orientation distributions (fODFs) were taken from the image "
             f"{PurePath(config.input_fodf or '').name}."
         )
+    elif model == "learned":
+        said.append(_network_text(config, network))
     else:
         said += [_model_text(config, model), _response_text(config, model)]
         if len(TISSUES[model]) > 1:
@@ -187,6 +219,15 @@ def fodf_methods(config: FodfConfig, model: str) -> str:
         "orientations [@dellacqua2013] were mapped from the fODFs of white matter."
     )
     return f"### Fibre orientations\n\n{' '.join(said)}\n\n"
+
+
+def _network_text(config: FodfConfig, network: TrainedModel | None) -> str:
+    name = PurePath(config.fodf_model_file or "").name
+    told = "" if network is None else f" {network.in_words()}"
+    return (
+        "Fibre orientation distributions (fODFs) were predicted from the diffusion images by a "
+        f"trained network ({name}), not fitted to them.{told}"
+    )
 
 
 def _model_text(config: FodfConfig, model: str) -> str:

@@ -26,6 +26,11 @@ from difftract_bids.workflows.atlas import atlas_wf_name, init_atlas_wf
 from difftract_bids.workflows.derivatives import init_run_derivatives_wf
 from difftract_bids.workflows.fodf import fodf_methods, init_fodf_wf
 from difftract_bids.workflows.preprocessing import init_preprocessing_wf
+from difftract_bids.workflows.refinement import (
+    fitted_inputs,
+    init_refinement_wf,
+    target_atlas,
+)
 from difftract_bids.workflows.reporting import init_run_report_wf
 from difftract_bids.workflows.sensitivity import init_sensitivity_wf
 from difftract_bids.workflows.tracking import init_tracking_wf, tracking_methods
@@ -74,10 +79,11 @@ def init_run_wf(plan: Plan, run: DWIRun, *, omp_nthreads: int = 1) -> LiterateWo
     fodf = init_fodf_wf(
         fodf_of(config.fodf, run),
         model_reason=run.fodf_model.reason,
+        participant=run.participant,
         b0_threshold_s_mm2=threshold,
         **size,
     )
-    fodf.__desc__ = fodf_methods(config.fodf, run.fodf_model.name)
+    fodf.__desc__ = fodf_methods(config.fodf, run.fodf_model.name, run.fodf_model.network)
     tracking = init_tracking_wf(
         config.tracking,
         seeding_of(config.seeding, run),
@@ -93,7 +99,6 @@ def init_run_wf(plan: Plan, run: DWIRun, *, omp_nthreads: int = 1) -> LiterateWo
     workflow.connect([
         (preprocessing, fodf, _same("dwi", "bval", "bvec", "mask")),
         (preprocessing, tracking, _same("dwi", "bval", "bvec", "mask")),
-        (fodf, tracking, _same("fodf")),
         (preprocessing, report, _same("dwi", "bval", "bvec", "mask", "dwiref")),
         (fodf, report, _same(*_reported(run, config))),
         (tracking, report, _same("preview", "summary", metadata="tractogram_metadata")),
@@ -105,10 +110,17 @@ def init_run_wf(plan: Plan, run: DWIRun, *, omp_nthreads: int = 1) -> LiterateWo
         saved = _same("tractogram", metadata="tractogram_metadata")
         workflow.connect([(tracking, save, saved)])
     _connect_samples(workflow, config)
+    anatomy = _Anatomy(workflow, run, omp_nthreads)
+    if run.refinement is not None:
+        _refine(workflow, plan, run, anatomy, **size)
+    tracked = _tracked(workflow)
+    workflow.connect([
+        (tracked, tracking, _same("fodf")),
+        (tracked, report, _same("fodf", "fodf_metadata")),
+    ])  # fmt: skip
     if "sift2" in config.connectome.connectome_measures:
         _weigh(workflow, config.sift2, **size)
-    anatomy = _anatomy(workflow, run, omp_nthreads)
-    n_notes = _connect_atlases(workflow, plan, run, anatomy, omp_nthreads)
+    n_notes = _connect_atlases(workflow, plan, run, anatomy)
     _connect_sensitivity(workflow, plan, run, n_notes, **size)
     return workflow
 
@@ -133,7 +145,7 @@ def _weigh(workflow: LiterateWorkflow, config: SIFT2Config, **size: Any) -> None
     weighting = init_weighting_wf(config, **size)
     workflow.connect([
         (stages["preprocessing_wf"], weighting, _same("mask")),
-        (stages["fodf_wf"], weighting, _same("fodf")),
+        (_tracked(workflow), weighting, _same("fodf")),
         (stages["tracking_wf"], weighting, _same("tractogram")),
         (weighting, stages["derivatives_wf"], _same("weights", metadata="weights_metadata")),
     ])  # fmt: skip
@@ -150,7 +162,7 @@ def _saved(run: DWIRun, config: Config) -> list[str]:
 
 def _reported(run: DWIRun, config: Config) -> list[str]:
     """Name what the fODF stage gives to be shown."""
-    shown = ["fa", "v1", "fodf", "fodf_metadata"]
+    shown = ["fa", "v1"]
     if run.fodf_model.is_multi_tissue:
         shown += [TISSUE_FIELDS[tissue] for tissue in run.fodf_model.tissues[1:]]
         shown += ["field"] if config.fodf.normalise_tissues else []
@@ -159,28 +171,86 @@ def _reported(run: DWIRun, config: Config) -> list[str]:
     return shown
 
 
-def _anatomy(workflow: LiterateWorkflow, run: DWIRun, omp_nthreads: int) -> LiterateWorkflow:
-    """Bring the T1w into the run's space, or make what stands in for it."""
-    stages = _stages(workflow)
-    preprocessing, fodf = stages["preprocessing_wf"], stages["fodf_wf"]
-    if run.t1w is None:
-        anatomy = init_pseudo_t1w_wf()
+class _Anatomy:
+    """What atlases come into a run's space by: made once, however many atlases there are.
+
+    Parameters
+    ----------
+    workflow, run
+        The graph of the run; the alignment of its T1w is added, or what stands in for it.
+    omp_nthreads
+        CPUs that one step may use.
+    """
+
+    def __init__(self, workflow: LiterateWorkflow, run: DWIRun, omp_nthreads: int) -> None:
+        self._workflow, self._run, self._omp_nthreads = workflow, run, omp_nthreads
+        self._templates: dict[str, LiterateWorkflow] = {}
+        stages = _stages(workflow)
+        preprocessing, fodf = stages["preprocessing_wf"], stages["fodf_wf"]
+        if run.t1w is None:
+            self._t1w = init_pseudo_t1w_wf()
+            workflow.connect([
+                (preprocessing, self._t1w, _same("mask")),
+                (fodf, self._t1w, _same("fa", "md")),
+            ])  # fmt: skip
+            return
+        self._t1w = init_align_t1w_wf(omp_nthreads=omp_nthreads)
+        self._t1w.inputs.inputnode.t1w = str(run.t1w)
+        saved = _same("t1w_dwi", "t1w_to_dwi", "dwi_to_t1w")
         workflow.connect([
-            (preprocessing, anatomy, _same("mask")),
-            (fodf, anatomy, _same("fa", "md")),
+            (preprocessing, self._t1w, _same("dwiref", "mask")),
+            (self._t1w, stages["report_wf"], _same("t1w_dwi")),
+            (self._t1w, stages["derivatives_wf"], saved),
         ])  # fmt: skip
-        return anatomy
-    anatomy = init_align_t1w_wf(omp_nthreads=omp_nthreads)
-    anatomy.inputs.inputnode.t1w = str(run.t1w)
+
+    def bring(self, atlas: Atlas, node: LiterateWorkflow) -> None:
+        """Give a part of the graph its way from an atlas's space to the run's, if it needs one."""
+        if atlas.kind == "template":
+            self._workflow.connect([(self._template(atlas), node, _same("warp", "affine"))])
+        elif parcellation_of(atlas, self._run).space == "T1w":
+            self._workflow.connect([(self._t1w, node, _same(t1w_to_dwi="affine"))])
+
+    def _template(self, atlas: Atlas) -> LiterateWorkflow:
+        """Register a template, the first time that it is asked for."""
+        template = str(atlas.template)
+        if template not in self._templates:
+            node = init_template_wf(
+                template,
+                str(atlas.template_t1w),
+                omp_nthreads=self._omp_nthreads,
+                name=f"{template}_to_dwi_wf",
+            )
+            self._workflow.connect([
+                (_stages(self._workflow)["preprocessing_wf"], node, _same("mask")),
+                (self._t1w, node, _same(t1w_dwi="anatomy")),
+            ])  # fmt: skip
+            self._templates[template] = node
+        return self._templates[template]
+
+
+def _refine(workflow: LiterateWorkflow, plan: Plan, run: DWIRun, anatomy: _Anatomy, **size: Any):
+    """Add the adjustment of the fODFs to a target."""
+    stages = _stages(workflow)
+    refinement = init_refinement_wf(plan, run, **size)
+    from_fodf = _same("fodf", "fodf_metadata", *fitted_inputs(plan, run))
+    saved = _same(fodf="refined_fodf", fodf_metadata="refined_fodf_metadata")
     workflow.connect([
-        (preprocessing, anatomy, _same("dwiref", "mask")),
-        (anatomy, stages["report_wf"], _same("t1w_dwi")),
-        (anatomy, stages["derivatives_wf"], _same("t1w_dwi", "t1w_to_dwi", "dwi_to_t1w")),
+        (stages["preprocessing_wf"], refinement, _same("dwi", "bval", "bvec", "mask")),
+        (stages["fodf_wf"], refinement, from_fodf),
+        (refinement, stages["derivatives_wf"], saved),
     ])  # fmt: skip
-    return anatomy
+    atlas = target_atlas(plan, run)
+    if atlas is not None:
+        anatomy.bring(atlas, refinement)
 
 
-def _connect_atlases(workflow, plan: Plan, run: DWIRun, anatomy, omp_nthreads: int):
+def _tracked(workflow: LiterateWorkflow) -> LiterateWorkflow:
+    """Find the stage that the tracked fODFs come from."""
+    stages = _stages(workflow)
+    return stages.get("refinement_wf", stages["fodf_wf"])
+
+
+def _connect_atlases(workflow, plan: Plan, run: DWIRun, anatomy: _Anatomy):
     """Add every atlas, registering each template once, and tell the report of them.
 
     Returns
@@ -192,10 +262,10 @@ def _connect_atlases(workflow, plan: Plan, run: DWIRun, anatomy, omp_nthreads: i
     preprocessing, report = stages["preprocessing_wf"], stages["report_wf"]
     counts = pe.Node(niu.Merge(len(plan.atlases)), name="counts", run_without_submitting=True)
     assigned = pe.Node(niu.Merge(len(plan.atlases)), name="assigned", run_without_submitting=True)
-    noting = [name for name in ("fodf_wf", "tracking_wf", "weighting_wf") if name in stages]
+    stages_with_notes = ("fodf_wf", "refinement_wf", "tracking_wf", "weighting_wf")
+    noting = [name for name in stages_with_notes if name in stages]
     n_notes = len(noting) + len(plan.atlases) + len(_differentiated(plan, run))
     notes = pe.Node(niu.Merge(n_notes), name="notes", run_without_submitting=True)
-    templates: dict[str, LiterateWorkflow] = {}
     for place, stage in enumerate(noting, start=1):
         workflow.connect([(stages[stage], notes, [("outputnode.notes", f"in{place}")])])
     for number, atlas in enumerate(plan.atlases, start=1):
@@ -208,22 +278,7 @@ def _connect_atlases(workflow, plan: Plan, run: DWIRun, anatomy, omp_nthreads: i
             (node, notes, [("outputnode.notes", f"in{place}")]),
         ])  # fmt: skip
         _connect_streamlines(workflow, node, plan.config.connectome)
-        if atlas.kind == "template":
-            template = str(atlas.template)
-            if template not in templates:
-                templates[template] = init_template_wf(
-                    template,
-                    str(atlas.template_t1w),
-                    omp_nthreads=omp_nthreads,
-                    name=f"{template}_to_dwi_wf",
-                )
-                workflow.connect([
-                    (preprocessing, templates[template], _same("mask")),
-                    (anatomy, templates[template], _same(t1w_dwi="anatomy")),
-                ])  # fmt: skip
-            workflow.connect([(templates[template], node, _same("warp", "affine"))])
-        elif parcellation_of(atlas, run).space == "T1w":
-            workflow.connect([(anatomy, node, _same(t1w_to_dwi="affine"))])
+        anatomy.bring(atlas, node)
     workflow.connect([
         (counts, report, [("out", "inputnode.counts")]),
         (assigned, report, [("out", "inputnode.assigned")]),
@@ -254,7 +309,7 @@ def _connect_sensitivity(workflow, plan: Plan, run: DWIRun, n_notes: int, **size
     """Add what is differentiated, and tell the report of it."""
     stages = _stages(workflow)
     responses = [f"response_{tissue.lower()}" for tissue in run.fodf_model.tissues]
-    fitted = responses if run.fodf_model.is_fitted else []
+    fitted = responses if run.tracks_fitted_fodf else []
     errors = plan.config.sensitivity.edge_standard_errors
     of_atlas = ["parcellation", *(["streamlines"] if errors else [])]
     of_images = ["dwi", "bval", "bvec", "mask", "dwiref", *(["sigma"] if errors else [])]
@@ -263,7 +318,8 @@ def _connect_sensitivity(workflow, plan: Plan, run: DWIRun, n_notes: int, **size
         node = init_sensitivity_wf(plan, run, atlas, **size)
         workflow.connect([
             (stages["preprocessing_wf"], node, _same(*of_images)),
-            (stages["fodf_wf"], node, _same("fodf", *fitted)),
+            (_tracked(workflow), node, _same("fodf")),
+            (stages["fodf_wf"], node, _same(*fitted)),
             (stages["tracking_wf"], node, _same("summary")),
             (stages[atlas_wf_name(atlas)], node, _same(*of_atlas)),
             (node, notes, [("outputnode.notes", f"in{place}")]),

@@ -108,7 +108,7 @@ def init_sensitivity_wf(
 def _needed(run: DWIRun) -> list[str]:
     """Name what the derivatives of a run depend on."""
     responses = [f"response_{tissue.lower()}" for tissue in run.fodf_model.tissues]
-    return [*_SCENE, *(responses if run.fodf_model.is_fitted else [])]
+    return [*_SCENE, *(responses if run.tracks_fitted_fodf else [])]
 
 
 def _settings(plan: Plan, run: DWIRun, atlas: Atlas) -> dict[str, Any]:
@@ -183,8 +183,8 @@ def _methods(config: Config) -> str:
     if settings.edge_standard_errors:
         said.append(
             "Standard deviations of edges were estimated by the delta method, from the noise map "
-            "of Marchenko-Pastur principal component analysis [@veraart2016] and the derivative of "
-            "edges by the signal, with a soft survival of the fODF cutoff "
+            "of Marchenko-Pastur principal component analysis [@veraart2016] and the derivative "
+            "of edges by the signal, with a soft survival of the fODF cutoff "
             f"({settings.errors_softness:g})."
         )
     return f"### Sensitivity\n\n{' '.join(said)}\n\n"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool
 
+from difftract_bids.bids.fodf_model_file import TrainedModel
 from difftract_bids.config import TISSUES, FodfConfig
 from difftract_bids.errors import GradientError
 from difftract_bids.io.gradients import GradientTable
@@ -26,22 +27,34 @@ class ModelChoice:
     Attributes
     ----------
     name
-        A key of :data:`difftract_bids.config.TISSUES`; ``given`` for an image from elsewhere.
+        A key of :data:`difftract_bids.config.TISSUES`; ``given`` for an image from elsewhere,
+        ``learned`` for fODFs that a network predicts.
     reason
         Why it is this one, as a part of a sentence.
+    notes
+        What a user should know of the choice, such as data unlike those of the training.
+    network
+        What predicts the fODFs, if they are predicted.
     """
 
     name: str
     reason: str
+    notes: tuple[str, ...] = ()
+    network: TrainedModel | None = None
 
     @property
     def is_fitted(self) -> bool:
-        """Whether fODFs are fitted to the run, rather than given."""
+        """Whether fODFs are fitted to the run, rather than predicted or given."""
         return self.name in TISSUES
 
     @property
+    def is_given(self) -> bool:
+        """Whether fODFs come from elsewhere, rather than from the run."""
+        return self.name == "given"
+
+    @property
     def tissues(self) -> tuple[str, ...]:
-        """Tissues, white matter first; white matter alone if the image is given."""
+        """Tissues, white matter first; white matter alone if fODFs are not fitted."""
         return TISSUES.get(self.name, ("WM",))
 
     @property
@@ -76,6 +89,8 @@ def choose_model(gradients: GradientTable, config: FodfConfig) -> ModelChoice:
     """
     if config.input_fodf is not None:
         return ModelChoice("given", "an fODF image was given")
+    if config.fodf_model_file is not None:
+        return ModelChoice("learned", "a trained model was given")
     shells = usable_shells(gradients)
     found = describe_shells(gradients)
     if config.model == "auto":

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
+from difftract_bids.bids.fodf_model_file import TrainedModel
+
 _MODELS = {
     "csd": (
         "Constrained spherical deconvolution",
@@ -20,6 +22,7 @@ _MODELS = {
         "https://doi.org/10.1016/j.neuroimage.2014.07.061",
     ),
     "given": ("fODFs from elsewhere", None),
+    "learned": ("Prediction of a trained network", None),
 }
 _TISSUE_NAMES = {"WM": "White matter", "GM": "Grey matter", "CSF": "Cerebrospinal fluid"}
 _ALGORITHMS = {
@@ -117,6 +120,96 @@ def fodf_metadata(
         },
         "VoxelsLeftOut": dict(left_out),
         "Normalised": False,
+    }
+
+
+def learned_metadata(network: TrainedModel, notes: Sequence[str]) -> dict[str, Any]:
+    """Describe the fODF image that a trained network predicted, in MRtrix's basis.
+
+    Parameters
+    ----------
+    network
+        What predicted it.
+    notes
+        In what the run differs from those that it was trained for.
+    """
+    lmax = int(network.settings["lmax"])
+    described = model_metadata("learned", f"the trained model {network.file} was given")
+    described["Model"]["Parameters"] = {
+        "Tissue": "WM",
+        "SphericalHarmonicDegree": lmax,
+        "File": network.file,
+        "SHA256": network.sha256,
+        "Architecture": network.settings["architecture"],
+        "TrainedFor": _acquisition(network.settings["acquisition"]),
+    }
+    trained_on = {"Participants": network.n_participants, "Datasets": network.datasets or None}
+    return {
+        "Description": "White matter",
+        **described,
+        "TrainingData": {key: value for key, value in trained_on.items() if value is not None},
+        "Differences": list(notes),
+        **sh_encoding(lmax, "mrtrix3"),
+    }
+
+
+def _acquisition(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "Shells": [round(float(bval), 1) for bval in settings["shells_s_mm2"]],
+        "ShellUnits": "s/mm^2",
+        "Directions": list(settings["n_directions"]),
+        "VoxelSize": [round(float(size), 3) for size in settings["voxel_size_mm"]],
+        "VoxelSizeUnits": "mm",
+    }
+
+
+def refinement_metadata(
+    fodf: Mapping[str, Any],
+    *,
+    target: str,
+    kind: str,
+    steps: int,
+    weight: float,
+    loss: tuple[float, float],
+    misfit: tuple[float, float],
+    response: str,
+) -> dict[str, Any]:
+    """Describe fODFs that were adjusted to a target.
+
+    Parameters
+    ----------
+    fodf
+        Sidecar of the fODFs before.
+    target
+        Name of the file, without its folder.
+    kind
+        ``connectome`` or ``tractogram``.
+    steps
+        Steps that were made.
+    weight
+        Of the misfit of the signal.
+    loss
+        How far the tracked fODFs are from the target, before and after.
+    misfit
+        Squared difference of the signal that they predict and the measured one, as a share of the
+        measured one's square, before and after.
+    response
+        Where the response is from that predicts the signal: ``fitted`` or ``estimated``.
+    """
+    return {
+        **fodf,
+        "Description": f"White matter, adjusted to a {kind}: no estimate from the images alone",
+        "Refinement": {
+            "Target": target,
+            "TargetType": kind,
+            "Steps": steps,
+            "FidelityWeight": weight,
+            "Loss": {"Before": loss[0], "After": loss[1]},
+            "SignalMisfit": {"Before": misfit[0], "After": misfit[1]},
+            "Response": response,
+            "Method": "Descent along the gradient of the loss through the streamlines (discrete "
+            "adjoint), with the relative misfit of the predicted signal held down",
+        },
     }
 
 

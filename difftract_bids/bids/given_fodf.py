@@ -38,6 +38,9 @@ def fodf_of(config: FodfConfig, run: DWIRun) -> FodfConfig:
     ConfigError
         If there are fewer responses than tissues.
     """
+    if config.fodf_model_file is not None:
+        own = own_path(config.fodf_model_file, "fodf_model_file", run)
+        return replace(config, fodf_model_file=own)
     changes: dict[str, object] = {"model": run.fodf_model.name}
     if config.input_fodf is not None:
         return replace(config, input_fodf=own_path(config.input_fodf, "input_fodf", run))

@@ -33,6 +33,8 @@ class Output:
         Tissue of the fODF model that it is of: it exists only for models that have it.
     of_fodf
         Whether it comes from the fODF model, which its name then has.
+    needs_target
+        Whether it exists only where fODFs are adjusted to a target.
     of_tracking
         Whether its name has the tracking algorithm as its model.
     setting
@@ -45,6 +47,7 @@ class Output:
     needs_t1w: bool = False
     tissue: str = ""
     of_fodf: bool = False
+    needs_target: bool = False
     of_tracking: bool = False
     setting: str = ""
 
@@ -94,6 +97,12 @@ OUTPUTS = {
     "fodf": _fodf("WM"),
     "fodf_gm": _fodf("GM"),
     "fodf_csf": _fodf("CSF"),
+    "refined_fodf": Output(
+        {"param": "fod", "desc": "refined", "suffix": "dwimap", "extension": ".nii.gz"},
+        tissue="WM",
+        of_fodf=True,
+        needs_target=True,
+    ),
     "response_wm": _response("WM"),
     "response_gm": _response("GM"),
     "response_csf": _response("CSF"),
@@ -148,6 +157,8 @@ RUN_FIGURES = ("summary", "gradients", "mask", "fa", "fodf", "tractogram")
 T1W_FIGURES = ("coreg",)
 #: With fODFs that were fitted; with several tissues.
 FITTED_FIGURES, TISSUE_FIGURES = ("response",), ("tissues",)
+#: Where fODFs are adjusted to a target.
+REFINEMENT_FIGURE = "refinement"
 ATLAS_FIGURES = ("parcellation", "connectome")
 #: With any of these measures, of which it shows those there are.
 EDGE_FIGURE, EDGE_MEASURES = "edges", ("sift2", "meanfa", "meanlength")
@@ -174,9 +185,9 @@ SENSITIVITY_PARAMS = {
 
 
 def sensitivity_maps(run: DWIRun) -> list[str]:
-    """List the maps that there are of an edge: with fODFs that were given, none by the signal."""
+    """List the maps that there are of an edge: none by the signal of fODFs it does not give."""
     return [
-        key for key in SENSITIVITY_PARAMS if key != "sensitivity_dwi" or run.fodf_model.is_fitted
+        key for key in SENSITIVITY_PARAMS if key != "sensitivity_dwi" or run.tracks_fitted_fodf
     ]
 
 
@@ -203,6 +214,7 @@ def promised_figures(run: DWIRun, atlases: list[str], config: Config) -> Iterato
     descs = [(desc, None) for desc in RUN_FIGURES + (T1W_FIGURES if run.t1w else ())]
     descs += [(desc, None) for desc in FITTED_FIGURES if run.fodf_model.is_fitted]
     descs += [(desc, None) for desc in TISSUE_FIGURES if run.fodf_model.is_multi_tissue]
+    descs += [(REFINEMENT_FIGURE, None)] if run.refinement else []
     of_atlases = ATLAS_FIGURES + ((EDGE_FIGURE,) if edge_measures(config) else ())
     descs += [(desc, atlas) for desc in of_atlases for atlas in atlases]
     descs += [(ERRORS_FIGURE, atlas) for atlas in atlases if is_wanted("edge_sd", run, config)]
@@ -238,7 +250,7 @@ def is_wanted(key: str, run: DWIRun, config: Config) -> bool:
     estimated = run.fodf_model.is_fitted and not config.fodf.response
     if output.entities["suffix"] == "response" and not estimated:
         return False  # given ones are not a result, and the group level must not take them for one
-    if output.needs_t1w and run.t1w is None:
+    if (output.needs_t1w and run.t1w is None) or (output.needs_target and not run.refinement):
         return False
     if key == "tractogram":
         return config.output.tractogram
@@ -255,6 +267,13 @@ def _is_wanted_of_connectome(key: str, connectome: ConnectomeConfig) -> bool:
         return "sift2" in connectome.connectome_measures
     setting = OUTPUTS[key].setting
     return not setting or bool(getattr(connectome, setting))
+
+
+def tracked_in(run: DWIRun, config: Config) -> str:
+    """Name the output that streamlines follow."""
+    if config.tracking.algorithm == "tensor_det":
+        return "preproc_dwi"
+    return "refined_fodf" if run.refinement else "fodf"
 
 
 def output_path(run: DWIRun, key: str, config: Config, atlas: str | None = None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -12,13 +13,25 @@ from bids import BIDSLayout
 from difftract_bids.bids.atlases import Atlas, check_atlas, nodes_of, resolve_atlas
 from difftract_bids.bids.edge_targets import EdgeTarget, check_targets, targets_of
 from difftract_bids.bids.fodf_model import choose_model
-from difftract_bids.bids.given_files import check_given_files
-from difftract_bids.bids.given_fodf import check_given_fodf
+from difftract_bids.bids.fodf_model_file import read_trained_model
+from difftract_bids.bids.given_files import check_given_files, own_path
+from difftract_bids.bids.given_fodf import check_given_fodf, fodf_of
 from difftract_bids.bids.layout import choose_participants, open_raw
-from difftract_bids.bids.preflight import check_device, check_folders, check_run, check_sensitivity
+from difftract_bids.bids.preflight import (
+    check_device,
+    check_folders,
+    check_refinement,
+    check_run,
+    check_sensitivity,
+)
+from difftract_bids.bids.refinement_target import RefinementTarget, find_refinement_target
 from difftract_bids.bids.runs import DWIRun, find_runs
 from difftract_bids.config import Config
 from difftract_bids.errors import AtlasError, DifftractError
+from difftract_bids.io.gradients import GradientTable
+
+#: Gives a run back, with what there is to know of its network, or raises.
+NetworkCheck = Callable[[DWIRun, GradientTable], DWIRun]
 
 
 @dataclass(frozen=True)
@@ -93,6 +106,7 @@ def make_plan(
     *,
     participants: list[str] | None = None,
     sessions: list[str] | None = None,
+    check_network: NetworkCheck | None = None,
 ) -> Plan:
     """Find the inputs and check everything that can be checked in seconds.
 
@@ -106,6 +120,8 @@ def make_plan(
         Settings.
     participants, sessions
         Labels, with or without prefix; all when ``None``.
+    check_network
+        What tells whether a trained network can be used for a run; this layer knows none.
 
     Raises
     ------
@@ -114,6 +130,7 @@ def make_plan(
     """
     check_device(config.tracking)
     check_sensitivity(config)
+    check_refinement(config)
     labels = choose_participants(bids_dir, participants)
     check_folders(bids_dir, output_dir, work_dir)
     atlases = tuple(resolve_atlas(spec) for spec in config.atlases)
@@ -123,7 +140,9 @@ def make_plan(
     unusable: dict[str, DifftractError] = {}
     for label in labels:
         try:
-            runs += _checked_runs(layout, label, sessions, atlases, config)
+            runs += _checked_runs(
+                layout, label, sessions, atlases, config, check_network or _unchecked
+            )
         except DifftractError as error:
             # Who names participants wants to know at once; a whole dataset goes on without them.
             if participants:
@@ -141,6 +160,7 @@ def _checked_runs(
     sessions: list[str] | None,
     atlases: tuple[Atlas, ...],
     config: Config,
+    check_network: NetworkCheck,
 ) -> list[DWIRun]:
     runs = []
     for found in find_runs(layout, participant, sessions):
@@ -149,10 +169,39 @@ def _checked_runs(
         run = replace(found, fodf_model=choose_model(gradients, config.fodf))
         check_given_files(config, run)
         check_given_fodf(config.fodf, run, gradients)
+        run = check_network(_with_network(run, config), gradients)
         for atlas in atlases:
             check_atlas(atlas, run)
-        runs.append(replace(run, edge_targets=_edge_targets(atlases, run, config)))
+        target = _refinement_target(atlases, run, config)
+        edges = _edge_targets(atlases, run, config)
+        runs.append(replace(run, refinement=target, edge_targets=edges))
     return runs
+
+
+def _with_network(run: DWIRun, config: Config) -> DWIRun:
+    """Take note of the network that predicts the fODFs of a run, if one does."""
+    path = fodf_of(config.fodf, run).fodf_model_file
+    if path is None:
+        return run
+    network = read_trained_model(path)
+    reason = f"the trained model {network.file} was given"
+    return replace(run, fodf_model=replace(run.fodf_model, reason=reason, network=network))
+
+
+def _unchecked(run: DWIRun, _: GradientTable) -> DWIRun:
+    return run
+
+
+def _refinement_target(
+    atlases: tuple[Atlas, ...], run: DWIRun, config: Config
+) -> RefinementTarget | None:
+    """Find what the fODFs of a run are adjusted to, in the atlases as the run has them."""
+    wanted = config.refinement
+    if wanted.refine_fodf is None:
+        return None
+    nodes = {atlas.name: nodes_of(atlas, run) for atlas in atlases}
+    path = Path(own_path(wanted.refine_fodf, "refine_fodf", run))
+    return find_refinement_target(path, wanted.kind, nodes)
 
 
 def _edge_targets(

@@ -75,11 +75,36 @@ def check_sensitivity(config: Config) -> None:
             where=f"--tracking-algorithm {config.tracking.algorithm}",
             remedy="Use sd_stream, or leave --sensitivity and --edge-standard-errors out.",
         )
-    if config.sensitivity.edge_standard_errors and config.fodf.input_fodf:
+    if not config.sensitivity.edge_standard_errors:
+        return
+    why = {
+        "--input-fodf": (config.fodf.input_fodf, "that are given"),
+        "--fodf-model-file": (config.fodf.fodf_model_file, "that a network predicts"),
+        "--refine-fodf": (config.refinement.refine_fodf, "that are adjusted to a target"),
+    }
+    for option, (value, which) in why.items():
+        if value is not None:
+            raise UsageError(
+                f"How noise in the images moves fODFs is not known of fODFs {which}.",
+                where=option,
+                remedy="Let fODFs be fitted and leave them so, or leave --edge-standard-errors "
+                "out.",
+            )
+
+
+def check_refinement(config: Config) -> None:
+    """Check that fODFs that are to be adjusted are tracked.
+
+    Raises
+    ------
+    UsageError
+        If streamlines follow tensors.
+    """
+    if config.refinement.is_wanted and config.tracking.algorithm != "sd_stream":
         raise UsageError(
-            "How noise in the images moves fODFs is not known of fODFs that are given.",
-            where="--input-fodf",
-            remedy="Let fODFs be fitted, or leave --edge-standard-errors out.",
+            "fODFs are adjusted to a target through streamlines along them.",
+            where=f"--tracking-algorithm {config.tracking.algorithm}",
+            remedy="Use sd_stream, or leave --refine-fodf out.",
         )
 
 

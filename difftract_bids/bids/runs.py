@@ -14,6 +14,7 @@ from bids import BIDSLayout
 
 from difftract_bids.bids.edge_targets import EdgeTarget
 from difftract_bids.bids.fodf_model import ONE_TISSUE, ModelChoice
+from difftract_bids.bids.refinement_target import RefinementTarget
 from difftract_bids.bids.templates import entities_of
 from difftract_bids.errors import InputError
 
@@ -46,6 +47,8 @@ class DWIRun:
         Content of its JSON sidecars, inheritance applied.
     fodf_model
         The model of its fODFs, chosen when the run is planned.
+    refinement
+        What its fODFs are adjusted to, found when the run is planned; ``None`` if to nothing.
     edge_targets
         Atlases and those of their edges that sensitivities are mapped of, found when the run is
         planned.
@@ -58,7 +61,13 @@ class DWIRun:
     t1w: Path | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
     fodf_model: ModelChoice = ONE_TISSUE
+    refinement: RefinementTarget | None = None
     edge_targets: tuple[tuple[str, EdgeTarget], ...] = ()
+
+    @property
+    def tracks_fitted_fodf(self) -> bool:
+        """Whether the fODFs that are tracked are those that were fitted, and are so unchanged."""
+        return self.fodf_model.is_fitted and self.refinement is None
 
     @property
     def participant(self) -> str:

@@ -26,6 +26,7 @@ examples:
 _GROUPS = {
     "preprocessing": settings.PreprocessingConfig,
     "fodf": settings.FodfConfig,
+    "refinement": settings.RefinementConfig,
     "tracking": settings.TrackingConfig,
     "seeding": settings.SeedingConfig,
     "regions": settings.RegionsConfig,
@@ -37,6 +38,7 @@ _GROUPS = {
 _TITLES = {
     "preprocessing": "preprocessing",
     "fodf": "fibre orientation distributions (paths may hold {subject} and {session})",
+    "refinement": "fODFs adjusted to a target (the path may hold {subject} and {session})",
     "tracking": "tracking",
     "seeding": "seeding (paths may hold {subject} and {session})",
     "regions": "regions (the same; images of any grid, in the space of the diffusion data)",

@@ -95,19 +95,28 @@ def execute(plan: Plan, resources: Resources, arguments: argparse.Namespace) -> 
 
 
 def _models(plan: Plan) -> list[str]:
-    """Say which fODF models the runs get, a line each, and why the first run does."""
+    """Say which fODF models the runs get, a line each, why the first run does, and what of it."""
     by_model: dict[str, list[DWIRun]] = {}
     for run in plan.runs:
         by_model.setdefault(run.fodf_model.name, []).append(run)
-    return [
+    lines = [
         f"fODF model {name} for {len(runs)} run(s), first {runs[0].stem}: "
         f"{runs[0].fodf_model.reason}."
         for name, runs in by_model.items()
+    ]
+    by_note: dict[str, list[DWIRun]] = {}
+    for run in plan.runs:
+        for note in run.fodf_model.notes:
+            by_note.setdefault(note, []).append(run)
+    return lines + [
+        f"WARNING: {note} ({len(runs)} run(s), first {runs[0].stem})"
+        for note, runs in by_note.items()
     ]
 
 
 def _plan(arguments: argparse.Namespace, config: Any) -> tuple[Plan, Resources]:  # noqa: ANN401
     from difftract_bids.bids.plan import Resources, make_plan, share_cpus
+    from difftract_bids.cli.learned import network_check
 
     work_dir = arguments.work_dir or Path("work")
     plan = make_plan(
@@ -117,6 +126,7 @@ def _plan(arguments: argparse.Namespace, config: Any) -> tuple[Plan, Resources]:
         config,
         participants=arguments.participant_label,
         sessions=arguments.session_label,
+        check_network=network_check(config.fodf),
     )
     n_procs, omp_nthreads = share_cpus(len(plan.runs), arguments.nprocs, arguments.omp_nthreads)
     mem_gb = arguments.mem_mb / 1024 if arguments.mem_mb else None

@@ -64,6 +64,17 @@ class FodfConfig(Validated):
         "diffusion run); none is fitted.",
         unit="image",
     )
+    fodf_model_file: str | None = setting(
+        None,
+        "Trained network, as difftract-train writes it, that predicts the fODFs; none are fitted.",
+        unit="file",
+    )
+    fodf_model_class: str | None = setting(
+        None,
+        "Class of a network that is not built in, to be imported and trusted: the model file "
+        "itself holds no code.",
+        unit="package.module:Class",
+    )
 
     def __post_init__(self) -> None:
         """Check the ranges, and what goes together."""
@@ -77,7 +88,8 @@ class FodfConfig(Validated):
             self._require("response", ok=bool(path.strip()), rule="paths")
         if self.input_fodf is not None:
             self._require("input_fodf", ok=bool(self.input_fodf.strip()), rule="a path")
-            self._refuse_fitting()
+            self._refuse_fitting("input_fodf", "With an fODF image given, none is fitted")
+        self._check_network()
         if self.response and self.response_algorithm != "auto":
             raise _senseless("response", "response_algorithm", "Given responses are not estimated")
         if self.model != "auto":
@@ -121,7 +133,27 @@ class FodfConfig(Validated):
             return self.response_algorithm
         return "dhollander" if len(TISSUES[model]) > 1 else "tournier"
 
-    def _refuse_fitting(self) -> None:
+    def _check_network(self) -> None:
+        file, kind = self.fodf_model_file, self.fodf_model_class
+        if kind is not None:
+            package, colon, name = kind.partition(":")
+            parts = [*package.split("."), name]
+            ok = bool(colon) and all(part.isidentifier() for part in parts)
+            self._require("fodf_model_class", ok=ok, rule="package.module:Class")
+        if kind is not None and file is None:
+            raise ConfigError(
+                "fodf_model_class is given without fodf_model_file, whose network it is.",
+                where="FodfConfig",
+                remedy="Give the model file as well, or leave the class out.",
+            )
+        if file is not None:
+            self._require("fodf_model_file", ok=bool(file.strip()), rule="a path")
+            if self.input_fodf is not None:
+                why = "fODFs are given or predicted, not both"
+                raise _senseless("fodf_model_file", "input_fodf", why)
+            self._refuse_fitting("fodf_model_file", "fODFs that a network predicts are not fitted")
+
+    def _refuse_fitting(self, instead: str, why: str) -> None:
         given = {
             "model": self.model != "auto",
             "lmax": self.lmax is not None,
@@ -131,7 +163,7 @@ class FodfConfig(Validated):
         }
         name = next((name for name, is_given in given.items() if is_given), None)
         if name is not None:
-            raise _senseless("input_fodf", name, "With an fODF image given, none is fitted")
+            raise _senseless(instead, name, why)
 
 
 def _senseless(one: str, other: str, why: str) -> ConfigError:

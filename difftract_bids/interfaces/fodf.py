@@ -16,7 +16,11 @@ from difftract_bids.interfaces.settings import settings_of, settings_spec
 from difftract_bids.interfaces.threads import ThreadedSpec, limited_threads
 
 _Settings: Any = settings_spec(
-    FodfConfig, without=("response", "response_algorithm", "normalise_tissues", "input_fodf")
+    FodfConfig,
+    without=(
+        *("response", "response_algorithm", "normalise_tissues"),
+        *("input_fodf", "fodf_model_file", "fodf_model_class"),
+    ),
 )
 #: Traits of each tissue's image and sidecar.
 TISSUE_FIELDS = {"WM": "fodf", "GM": "fodf_gm", "CSF": "fodf_csf"}

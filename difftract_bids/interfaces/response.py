@@ -14,7 +14,11 @@ from difftract_bids.interfaces.settings import settings_of, settings_spec
 from difftract_bids.interfaces.threads import limited_threads
 
 _Settings: Any = settings_spec(
-    FodfConfig, without=("response", "constraint_directions", "normalise_tissues", "input_fodf")
+    FodfConfig,
+    without=(
+        *("response", "constraint_directions", "normalise_tissues"),
+        *("input_fodf", "fodf_model_file", "fodf_model_class"),
+    ),
 )
 
 

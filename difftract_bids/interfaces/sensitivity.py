@@ -24,6 +24,7 @@ from difftract_bids.interfaces.threads import limited_threads
 
 _WITHOUT = {"sensitivity", "edge_standard_errors", "input_fodf", "response", "response_algorithm"}
 _WITHOUT |= {"normalise_tissues", "n_streamlines", "n_seeds"}
+_WITHOUT |= {"fodf_model_file", "fodf_model_class"}
 _WITHOUT |= {name for name in ConnectomeConfig.__dataclass_fields__ if "radius" not in name}
 _Settings: Any = settings_spec(
     TrackingConfig,

@@ -207,10 +207,24 @@ def fodf_facts(sidecar: Mapping[str, Any]) -> list[tuple[str, str]]:
     facts = [("fODF model", model)]
     if "OrientationEncoding" in sidecar:
         facts.append(("lmax", str(sidecar["OrientationEncoding"]["SphericalHarmonicDegree"])))
+    parameters = sidecar["Model"].get("Parameters", {})
+    if "SHA256" in parameters:
+        facts.append(("Trained model", f"SHA-256 {parameters['SHA256'][:16]}"))
+        facts.append(("Trained on", _training_in_words(sidecar.get("TrainingData", {}))))
+    if "Refinement" in sidecar:
+        done = sidecar["Refinement"]
+        facts.append(("Adjusted to", f"{done['Target']} in {done['Steps']} steps"))
     if "NormalisedBy" in sidecar:
         low, high = (sidecar["NormalisedBy"]["FieldPercentiles"][p] for p in ("1", "99"))
         facts.append(("Intensity normalisation", f"field from {low:.3g} to {high:.3g}"))
     return facts
+
+
+def _training_in_words(told: Mapping[str, Any]) -> str:
+    number, datasets = told.get("Participants"), told.get("Datasets", [])
+    said = [] if number is None else [f"{number} participant{'s' if number != 1 else ''}"]
+    said += [f"of {', '.join(datasets)}"] if datasets else []
+    return " ".join(said) or "not told"
 
 
 def notices_from_figures(summary: RunSummary) -> list[Notice]:

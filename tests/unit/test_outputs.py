@@ -7,7 +7,15 @@ from bids.layout.writing import build_path
 
 from difftract_bids.bids.fodf_model import ModelChoice
 from difftract_bids.bids.layout import open_derivatives, path_patterns
-from difftract_bids.bids.outputs import OUTPUTS, missing_outputs, output_path, promised_outputs
+from difftract_bids.bids.outputs import (
+    OUTPUTS,
+    missing_outputs,
+    output_path,
+    promised_outputs,
+    sensitivity_maps,
+    tracked_in,
+)
+from difftract_bids.bids.refinement_target import RefinementTarget
 from difftract_bids.bids.runs import DWIRun
 from difftract_bids.config import (
     MEASURES,
@@ -20,10 +28,12 @@ from difftract_bids.config import (
 )
 
 
-def dwi_run(t1w=None, model="csd", **entities):
+def dwi_run(t1w=None, model="csd", refinement=None, **entities):
     files = (Path("a.nii.gz"), Path("a.bval"), Path("a.bvec"))
     chosen = ModelChoice(model, "it was asked for")
-    return DWIRun({"subject": "01", **entities}, *files, t1w=t1w, fodf_model=chosen)
+    return DWIRun(
+        {"subject": "01", **entities}, *files, t1w=t1w, fodf_model=chosen, refinement=refinement
+    )
 
 
 def of_fodf(model, **settings):
@@ -59,6 +69,26 @@ def test_responses_that_were_given_are_no_outputs():
     assert not [name for name in of_fodf("csd", response=("r.txt",)) if "response" in name]
     expected = ["param-fod_dwimap.nii.gz", *MAPS]
     assert of_fodf("given", input_fodf="f.nii.gz") == sorted(expected)
+
+
+def test_predicted_fodfs_have_no_response():
+    assert of_fodf("learned", fodf_model_file="m") == sorted(["param-fod_dwimap.nii.gz", *MAPS])
+
+
+def test_adjusted_fodfs_lie_beside_those_before_and_are_what_is_tracked():
+    for model, label in (("csd", ""), ("ss2t", "label-WM_"), ("learned", "")):
+        target = RefinementTarget(Path("t.dense.tsv"), "connectome", "A")
+        before, after = dwi_run(model=model), dwi_run(model=model, refinement=target)
+        names = [set(promised_outputs(run, ["A"], Config())) for run in (before, after)]
+        stem = f"sub-01/dwi/sub-01_model-{model}_param-fod_{label}"
+        assert names[1] - names[0] == {
+            f"{stem}desc-refined_dwimap.nii.gz",
+            f"{stem}desc-refined_dwimap.json",
+            "sub-01/figures/sub-01_desc-refinement_dwi.svg",
+        }
+        assert [tracked_in(run, Config()) for run in (before, after)] == ["fodf", "refined_fodf"]
+        assert "sensitivity_dwi" not in sensitivity_maps(after)
+        assert ("sensitivity_dwi" in sensitivity_maps(before)) == (model != "learned")
 
 
 def test_figures_follow_the_model():
@@ -182,7 +212,8 @@ def test_missing_and_empty_outputs_are_both_found(tmp_path):
 
 @pytest.mark.parametrize("key", OUTPUTS)
 def test_pybids_reads_back_every_entity_of_every_output(tmp_path, key):
-    run = dwi_run(session="A", run="1", model="msmtcsd")
+    target = RefinementTarget(Path("t.tck"), "tractogram")
+    run = dwi_run(session="A", run="1", model="msmtcsd", refinement=target)
     path = tmp_path / output_path(run, key, Config(), "X" if OUTPUTS[key].per_atlas else None)
     path.parent.mkdir(parents=True)
     path.write_text("x")

@@ -5,10 +5,17 @@ import pytest
 from datasets import ONE_SHELL, TWO_SHELLS, write_dataset
 from nipype.interfaces.base import isdefined
 
+from difftract_bids.bids.atlases import resolve_atlas
 from difftract_bids.bids.plan import make_plan
 from difftract_bids.config import Config, ConnectomeConfig, FodfConfig, merge
-from difftract_bids.errors import ConfigError, InputError
+from difftract_bids.errors import ConfigError, InputError, UsageError
+from difftract_bids.io.gradients import read_gradients
 from difftract_bids.io.images import load_volume, save_volume
+from difftract_bids.io.matrices import write_matrix
+from difftract_bids.learn.acquisition import Acquisition
+from difftract_bids.learn.architectures import DEFAULT_ARCHITECTURE
+from difftract_bids.learn.model_file import save_model
+from difftract_bids.learn.network import FODFNetwork, NetworkSettings
 from difftract_bids.reports.methods import methods_markdown
 from difftract_bids.reports.references import bibliography
 from difftract_bids.workflows.app import init_difftract_wf
@@ -235,6 +242,114 @@ def test_a_given_image_is_tracked_and_nothing_is_fitted(tmp_path):
     take = nodes(workflow)["sub_01_wf.dwi_wf.fodf_wf.take"]
     assert take.inputs.in_file == given.format(subject="01")
     assert "the image fod-{subject}.nii.gz" in methods_markdown(workflow.visit_desc())
+
+
+def model_file(tmp_path, dataset):
+    """Write a network for the runs of a dataset."""
+    stem = dataset / "sub-01" / "dwi" / "sub-01_dwi"
+    vox2ras = load_volume(f"{stem}.nii.gz").vox2ras
+    met = Acquisition.of(read_gradients(f"{stem}.bval", f"{stem}.bvec", vox2ras), vox2ras)
+    options = {"width": 2, "n_blocks": 1}
+    path = tmp_path / "model.safetensors"
+    network = FODFNetwork(NetworkSettings(DEFAULT_ARCHITECTURE, met, 2, 4, options))
+    save_model(path, network, {"participants": ["07"], "dataset": "Group A"})
+    return str(path)
+
+
+def test_fodfs_of_a_network_are_predicted_and_tracked(tmp_path):
+    path = model_file(tmp_path, write_dataset(tmp_path / "bids"))
+    workflow = build(tmp_path, fodf={"fodf_model_file": path, "fodf_model_class": "a.b:C"})
+    check_inputs(workflow)
+    assert in_stage(workflow) == {"inputnode", "outputnode", "tensor", "maps", "predict"}
+    inputs = nodes(workflow)["sub_01_wf.dwi_wf.fodf_wf.predict"].inputs
+    assert (inputs.model_file, inputs.model_class) == (path, "a.b:C")
+    graph = workflow._create_flat_graph()
+    by_name = {node.name: node for node in graph.nodes}
+    for node, field in (("track", "fodf"), ("ds_fodf", "in_file"), ("ds_fodf", "meta_dict")):
+        assert source_of(graph, by_name[node], field) == "predict"
+    assert not [name for name in in_stage(workflow, "derivatives_wf") if "response" in name]
+    assert "plot_response" not in in_stage(workflow, "report_wf")
+    assert "from 1 participant (Group A)" in methods_markdown(workflow.visit_desc())
+    preprocessed = "bids::sub-01/dwi/sub-01_desc-preproc_dwi.nii.gz"
+    assert preprocessed in by_name["ds_fodf"].interface._metadata["Sources"]
+
+
+def connectome_of_atlas(path, atlas="ICBM100"):
+    names = list(resolve_atlas(atlas).nodes.name)
+    return str(write_matrix(np.ones((len(names), len(names))), names, path))
+
+
+def test_fodfs_are_adjusted_before_they_are_tracked(tmp_path):
+    target = connectome_of_atlas(tmp_path / "target-01.dense.tsv")
+    given = target.replace("01", "{subject}")
+    workflow = build(
+        tmp_path,
+        refinement={"refine_fodf": given, "refine_steps": 7},
+        sensitivity={"sensitivity": ["total"]},
+        connectome={"connectome_measures": ["count", "sift2"]},
+    )
+    check_inputs(workflow)
+    inputs = nodes(workflow)["sub_01_wf.dwi_wf.refinement_wf.refine"].inputs
+    assert (inputs.target, inputs.refine_steps, inputs.model) == (target, 7, "csd")
+    graph = workflow._create_flat_graph()
+    by_name = {node.name: node for node in graph.nodes}
+    fed = {
+        ("track", "fodf"): "refine",
+        ("weigh", "fodf"): "refine",
+        ("map_total", "fodf"): "refine",
+        ("plot_fodf", "fodf"): "refine",
+        ("ds_refined_fodf", "in_file"): "refine",
+        ("ds_refined_fodf", "meta_dict"): "refine",
+        ("ds_fodf", "in_file"): "fodf",
+        ("maps", "fodf"): "fodf",
+        ("refine", "fodf"): "fodf",
+        ("refine", "response_wm"): "response",
+        ("refine", "parcellation"): "resample",
+    }
+    assert {edge: source_of(graph, by_name[edge[0]], edge[1]) for edge in fed} == fed
+    refined = "bids::sub-01/dwi/sub-01_model-csd_param-fod_desc-refined_dwimap.nii.gz"
+    assert by_name["ds_tractogram"].interface._metadata["Sources"] == [refined]
+    assert "response_wm" not in connected_to(workflow, "map_total")
+    registrations = [name for name in nodes(workflow) if name.endswith(".register")]
+    assert len(registrations) == 1
+    text = methods_markdown(workflow.visit_desc())
+    assert "the connectome target-{subject}.dense.tsv, in at most 7 steps" in text
+
+
+def test_the_other_tissues_and_their_field_go_into_the_signal_of_adjusted_fodfs(tmp_path):
+    target = connectome_of_atlas(tmp_path / "t.dense.tsv")
+    options = {"refinement": {"refine_fodf": target}, "shells": TWO_SHELLS}
+    for normalise in (True, False):
+        folder = tmp_path / str(normalise)
+        workflow = build(folder, fodf={"normalise_tissues": normalise}, **options)
+        check_inputs(workflow)
+        given = connected_to(workflow, "refine")
+        assert {"fodf_gm", "fodf_csf", "response_gm", "response_csf"} <= given
+        assert ("field" in given) == normalise
+
+
+def test_the_response_of_adjusted_fodfs_that_have_none_is_estimated(tmp_path):
+    path = model_file(tmp_path, write_dataset(tmp_path / "bids"))
+    target = connectome_of_atlas(tmp_path / "t.dense.tsv")
+    fodf = {"fodf_model_file": path}
+    workflow = build(tmp_path, fodf=fodf, refinement={"refine_fodf": target})
+    check_inputs(workflow)
+    assert "response" in in_stage(workflow, "refinement_wf")
+    assert {"response_wm", "response_notes"} <= connected_to(workflow, "refine")
+
+
+@pytest.mark.parametrize(
+    ("tables", "option"),
+    [
+        ({"tracking": {"algorithm": "tensor_det"}}, "sd_stream"),
+        ({"sensitivity": {"edge_standard_errors": True}}, "adjusted to a target"),
+    ],
+)
+def test_what_adjusted_fodfs_cannot_give_is_refused_at_once(tmp_path, tables, option):
+    target = connectome_of_atlas(tmp_path / "t.dense.tsv")
+    with pytest.raises(UsageError) as caught:
+        build(tmp_path, refinement={"refine_fodf": target}, **tables)
+    assert option in str(caught.value)
 
 
 def test_saved_images_are_converted_and_tracked_ones_are_not(tmp_path, workflow):

@@ -1,0 +1,1 @@
+"""Training of a model from diffusion MRI to fODFs, through the propagator."""
