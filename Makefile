@@ -9,9 +9,11 @@ TORCH_INDEX ?=
 BIDS ?=
 DEMO ?= demo
 BENCH ?= bench
+# Tests of different files run side by side, as many as there are cores, at most four at a time.
+PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 BASE_IMAGE ?= debian:bookworm-slim
 
-.PHONY: help demo test test-all lint bench image image-test clean
+.PHONY: help demo test test-external test-all lint bench image image-test clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -30,10 +32,13 @@ demo: $(VENV)/.installed  ## run the whole app on a phantom (or BIDS=/path/to/da
 	$(BIN)/python -m difftract_bids.cli.demo --output $(DEMO) $(if $(BIDS),--bids-dir '$(BIDS)',)
 
 test: $(VENV)/.installed  ## the tests that take seconds to minutes
-	$(BIN)/pytest
+	$(BIN)/pytest $(PARALLEL)
+
+test-external: $(VENV)/.installed  ## comparisons with MRtrix3 and real data, where they are
+	$(BIN)/pytest $(PARALLEL) -m 'external and not slow'
 
 test-all: $(VENV)/.installed  ## every test that this machine can run, MRtrix3 comparisons included
-	$(BIN)/pytest -m ''
+	$(BIN)/pytest $(PARALLEL) -m ''
 
 lint: $(VENV)/.installed-dev  ## style, types, layers
 	$(BIN)/ruff check .

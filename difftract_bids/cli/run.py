@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from difftract_bids.cli.compiled import keep_compiled
 from difftract_bids.cli.group import average_group
 from difftract_bids.cli.parser import build_parser, settings_from
 from difftract_bids.cli.progress import Bars, Progress
@@ -148,7 +149,7 @@ def _run_workflow(
 ) -> dict[str, str]:
     """Run the graph; say why each participant failed whose steps did not all end well."""
     _configure_nipype(logs, arguments)
-    _keep_compiled(plan.scratch_dir)
+    keep_compiled(plan.scratch_dir)
     from difftract_bids.bids.describe import describe_dataset
     from difftract_bids.cli.plugin import SafeMultiProcPlugin
     from difftract_bids.reports.methods import methods_markdown
@@ -181,17 +182,6 @@ def _run_workflow(
         write_provenance(plan, participant, run_uuid=logs.name, methods=methods)
         write_failure(plan, participant, failures.get(participant))
     return failures
-
-
-def _keep_compiled(scratch_dir: Path) -> None:
-    """Keep compiled kernels in the working folder where they cannot lie beside their source.
-
-    Compiling takes seconds in every process. The folder must be the user's own, as what lies in it
-    is run: never a place in a temporary folder that others can guess.
-    """
-    beside = Path(__file__).parents[1]
-    if "NUMBA_CACHE_DIR" not in os.environ and not os.access(beside, os.W_OK):
-        os.environ["NUMBA_CACHE_DIR"] = str(scratch_dir / "numba")
 
 
 def _configure_nipype(logs: Path, arguments: argparse.Namespace) -> None:

@@ -14,11 +14,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from difftract_bids.cli.compiled import keep_compiled
 from difftract_bids.errors import DifftractError, InputError, UsageError
 from difftract_bids.validation import toml_value
 
 if TYPE_CHECKING:
     from difftract_bids.config import TrainingConfig
+    from difftract_bids.learn.scan import Scan
     from difftract_bids.learn.training import Trained
 
 #: Exit codes: trained; training or preprocessing failed; unusable arguments or input.
@@ -26,8 +28,9 @@ DONE, FAILED, UNUSABLE = 0, 1, 2
 
 _EPILOG = """\
 OUT holds, in the end: model.safetensors (the best by validation, for difftract-bids
---fodf-model-file), history.tsv and logs/ (for TensorBoard: every step's losses), checkpoints/,
-and train.toml (all settings). Killed at any moment and started again by the same command, it goes
+--fodf-model-file), history.tsv and logs/ (for TensorBoard: every step's losses), held_out.tsv
+(participants that checked, beside a deconvolution of the same volumes), checkpoints/, and
+train.toml (all settings). Killed at any moment and started again by the same command, it goes
 on where it was.
 
 examples:
@@ -40,7 +43,11 @@ examples:
   tensorboard --logdir /out/logs
 """
 #: What a training leaves in its folder, besides derivatives that it had made.
-_LEFT = ("checkpoints", "logs", "history.tsv", "model.safetensors", "train.toml")
+_LEFT = ("checkpoints", "logs", "history.tsv", "model.safetensors", "train.toml", "held_out.tsv")
+#: How the network does beside a deconvolution of the same volumes.
+HELD_OUT = "held_out.tsv"
+#: What is worth knowing of settings whose default is the exact, not the usual, choice.
+_ADVICE = {"gradient_growth_limit": "For training, about 2 is advised."}
 
 
 class _PrintConfig(argparse.Action):
@@ -188,6 +195,7 @@ def commented(config: TrainingConfig) -> str:
             value = getattr(values, item.name)
             unit = f" ({item.metadata['unit']})" if item.metadata["unit"] else ""
             lines.append(f"# {item.metadata['desc']}{unit}")
+            lines += [f"# {_ADVICE[item.name]}"] if item.name in _ADVICE else []
             known = f"{item.name} = {toml_value(value)}"
             lines.append(f"# {item.name} =" if value is None else known)
     return "\n".join(lines) + "\n"
@@ -292,7 +300,12 @@ def _train(arguments: argparse.Namespace, config: TrainingConfig, derivatives: P
     from difftract_bids.bids.training_runs import find_training_runs
     from difftract_bids.cli.training_progress import listener
 
-    runs = find_training_runs(derivatives, config.pairs, arguments.participant_label)
+    runs = find_training_runs(
+        derivatives,
+        config.pairs,
+        arguments.participant_label,
+        needs_parcellation=config.losses.needs_connectome,
+    )
     _set_threads(arguments)
     from difftract_bids.learn.scan import load_scan
     from difftract_bids.learn.training import train
@@ -309,15 +322,32 @@ def _train(arguments: argparse.Namespace, config: TrainingConfig, derivatives: P
             model_class=arguments.model_class,
             dataset=str(_description(derivatives).get("Name", "")),
         )
-    print(f"Took {(time.monotonic() - started) / 60:.1f} min.")
+    print(f"Took {(time.monotonic() - started) / 60:.1f} min.", flush=True)
+    _compare(arguments, config, scans, trained)
     return trained
+
+
+def _compare(
+    arguments: argparse.Namespace, config: TrainingConfig, scans: list[Scan], trained: Trained
+) -> None:
+    """Say, and write, how the participants that checked do beside a deconvolution."""
+    from difftract_bids.cli.held_out import compare_held_out, said_of, write_rows
+
+    try:
+        rows = compare_held_out(scans, config, trained.model, arguments.model_class)
+    except DifftractError as error:
+        # The model is trained: what it is compared with cannot undo that.
+        print(f"The model could not be compared with a deconvolution: {error}", file=sys.stderr)
+        return
+    if rows:
+        print("Against all volumes, of participants that were not learnt from:")
+        print("\n".join(said_of(rows)), flush=True)
+        write_rows(rows, arguments.out / HELD_OUT)
 
 
 def _set_threads(arguments: argparse.Namespace) -> None:
     """Hold torch, and the kernels which follow it, to a number of CPUs."""
-    from difftract_bids.cli.run import _keep_compiled
-
-    _keep_compiled(arguments.out)
+    keep_compiled(arguments.out)
     import torch
 
     torch.set_num_threads(arguments.nprocs or len(os.sched_getaffinity(0)))

@@ -178,6 +178,11 @@ class PropagationConfig(Validated):
         "fODF amplitude over which a streamline's survival of the cutoff is softened.",
         unit="amplitude",
     )
+    counts: bool = setting(
+        default=True,
+        desc="Let every streamline count 1, with the derivative of the logarithm of its survival; "
+        "without, it counts its survival.",
+    )
     from_step: int = setting(0, "First step with losses that need streamlines.")
     every: int = setting(1, "Steps from one with such losses to the next.")
 

@@ -119,6 +119,8 @@ class Row:
     ----------
     scan, method, reference
         What was compared, and with what.
+    cutoff
+        fODF amplitude below which tracking stopped; that of a tracked reference is the same.
     r_connectome, bundle_overlap, n_bundles
         See `Agreement`.
     angular_error_deg
@@ -130,6 +132,7 @@ class Row:
     scan: str
     method: str
     reference: str
+    cutoff: float
     r_connectome: float
     bundle_overlap: float
     n_bundles: int
@@ -141,6 +144,7 @@ def evaluate(
     scan: str,
     method: str,
     against: str,
+    cutoff: float,
     fodf: Float[Tensor, "x y z coeff"],
     found: Tractogram,
     reference: Tractogram,
@@ -149,8 +153,8 @@ def evaluate(
 
     Parameters
     ----------
-    scan, method, against
-        Names for the table.
+    scan, method, against, cutoff
+        For the table.
     fodf
         SH coefficients, MRtrix's basis, scanner axes.
     found
@@ -163,6 +167,7 @@ def evaluate(
         scan,
         method,
         against,
+        cutoff,
         agreement.r_connectome,
         agreement.bundle_overlap,
         agreement.n_bundles,

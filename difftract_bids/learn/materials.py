@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from difftract_bids.bids.training_runs import TrainingRun
 from difftract_bids.config import TrainingConfig
 from difftract_bids.errors import InputError
 from difftract_bids.learn.frame import VoxelFrame
@@ -99,11 +98,8 @@ def split_scans(scans: Sequence[Scan], config: TrainingConfig) -> Parts:
         )
     for scan in scans:
         _check(scan, config)
-    # Only participants are looked at, which scans have as well as runs.
-    runs = cast("Sequence[TrainingRun]", scans)
-    split = split_runs(runs, config.pairs, config.optimisation.random_seed)
-    training, validation = cast("tuple[tuple[Scan, ...], ...]", (split.training, split.validation))
-    return Parts(training, validation, split.by == "blocks")
+    split = split_runs(scans, config.pairs, config.optimisation.random_seed)
+    return Parts(split.training, split.validation, split.by == "blocks")
 
 
 def prepare(
@@ -229,4 +225,5 @@ def _propagation(
         survival_softness=settings.survival_softness,
         seed_mask=part,
         with_density=config.losses.density > 0,
+        counts=settings.counts,
     )

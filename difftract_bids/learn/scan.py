@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import warnings
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,6 +28,12 @@ from difftract_bids.learn.subsets import choose_volumes
 
 #: Voxels that are kept around the brain: streamlines and interpolation look beyond it.
 MARGIN_VOXELS = 2
+#: What a denoised image says that is given in part.
+_CLEANER = (
+    "Volumes that are left out took part in denoising: the input is cleaner than such an "
+    "acquisition would be; make the derivatives with --denoise-method none, or denoise the part "
+    "alone."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +60,8 @@ class Scan:
         The labels and names of all nodes of its atlas, those that it lacks included.
     sources
         Path of each file that it was read from.
+    notes
+        What those should know who learn from it.
     """
 
     label: str
@@ -65,6 +75,7 @@ class Scan:
     node_labels: Int[Tensor, " node"] | None = None
     node_names: tuple[str, ...] = ()
     sources: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def lmax(self) -> int | None:
@@ -141,7 +152,24 @@ def load_scan(run: TrainingRun, pairs: PairsConfig) -> Scan:
         sources={
             name: str(getattr(run, name)) for name in paths if getattr(run, name) is not None
         },
+        notes=(_CLEANER,) if len(chosen) < dwi.data.shape[3] and _is_denoised(run.dwi) else (),
     )
+
+
+def _is_denoised(dwi: Path) -> bool:
+    """Say whether an image's sidecar says that it was denoised; without one nobody knows."""
+    sidecar = dwi.with_name(dwi.name.removesuffix(".gz").removesuffix(".nii") + ".json")
+    try:
+        content = json.loads(sidecar.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"The sidecar cannot be read: {error}.",
+            where=sidecar,
+            remedy="Copy it again, or remove it: without it training begins as well.",
+        ) from error
+    return isinstance(content, dict) and content.get("Denoised") is True
 
 
 def _fitted(volume: Volume, grid: _Grid, path: os.PathLike[str]) -> NDArray[Any]:

@@ -45,12 +45,32 @@ class Predictor:
         self, encoded: Float[Tensor, "channel i j k"], rotation: GridRotation | None = None
     ) -> Float[Tensor, "coeff i j k"]:
         """Predict, in float32; what is turned to be seen is turned back in the prediction."""
+        (found,) = self.several([(encoded, rotation)])
+        return found
+
+    def several(
+        self, given: Sequence[tuple[Float[Tensor, "channel i j k"], GridRotation | None]]
+    ) -> list[Float[Tensor, "coeff i j k"]]:
+        """Predict images, in one batch where they are of one size.
+
+        PyTorch leaves a single small image to a convolution that takes ten times as long on a
+        processor, and whose last bits differ from process to process.
+        """
         settings = self.network.settings
-        seen = encoded if rotation is None else rotation.apply(encoded, settings.input_lmaxes)
-        with torch.autocast(encoded.device.type, dtype=torch.bfloat16, enabled=self.half):
-            found = self.network(seen[None])[0]
-        found = found.float()
-        return found if rotation is None else rotation.undo(found, settings.output_lmaxes)
+        seen = [
+            image if rotation is None else rotation.apply(image, settings.input_lmaxes)
+            for image, rotation in given
+        ]
+        alike = len({image.shape for image in seen}) == 1
+        batches = [torch.stack(seen)] if alike else [image[None] for image in seen]
+        with torch.autocast(seen[0].device.type, dtype=torch.bfloat16, enabled=self.half):
+            found = [image for batch in batches for image in self.network(batch)]
+        return [
+            image.float()
+            if rotation is None
+            else rotation.undo(image.float(), settings.output_lmaxes)
+            for image, (_, rotation) in zip(found, given, strict=True)
+        ]
 
 
 class Stepper:
@@ -121,19 +141,24 @@ class Stepper:
         }
 
     def _learn_patches(self, step: int) -> dict[str, float]:
-        """Pass back the fODF loss of some patches, one at a time, to save memory."""
+        """Pass back the mean fODF loss of some patches."""
         patches = self._batches.patches(step)
-        values = []
-        for patch in patches:
-            parts = self._of_patch(patch)
-            numbers = finite(parts, step)
-            torch.autograd.backward(parts.total / len(patches))
-            values.append(numbers["fodf"])
+        found = self._predictor.several(
+            [
+                (patch.of(self._materials[patch.scan].encoded), self._rotation_of(patch))
+                for patch in patches
+            ]
+        )
+        parts = [self._of_patch(*pair) for pair in zip(patches, found, strict=True)]
+        values = [finite(part, step)["fodf"] for part in parts]
+        torch.autograd.backward(torch.stack([part.total for part in parts]).mean())
         return {"fodf": sum(values) / len(values)}
 
-    def _of_patch(self, patch: Patch) -> LossParts:
+    def _rotation_of(self, drawn: Patch | Pass) -> GridRotation:
+        return self._materials[drawn.scan].rotations[drawn.rotation]
+
+    def _of_patch(self, patch: Patch, found: Float[Tensor, "coeff i j k"]) -> LossParts:
         material = self._materials[patch.scan]
-        found = self._predictor(patch.of(material.encoded), material.rotations[patch.rotation])
         return self._objective.fodf(
             found,
             patch.of(material.target),
@@ -159,7 +184,7 @@ class Stepper:
         drawn = material.propagation.draw(
             self._config.propagation.n_seeds, random_seed=whole.random_seed
         )
-        found = self._predictor(material.encoded, material.rotations[whole.rotation])
+        found = self._predictor(material.encoded, self._rotation_of(whole))
         fodf = self._predictor.network.decode(found, material.vox2ras, material.mask)
         try:
             propagated = material.propagation.found(fodf, drawn)

@@ -176,6 +176,8 @@ class PropagationTarget:
         Where seeds are drawn; ``mask`` if left out.
     with_density
         Whether densities are worked out.
+    counts
+        Let every streamline of the connectome count 1, see `Propagation`.
 
     Raises
     ------
@@ -193,6 +195,7 @@ class PropagationTarget:
     survival_softness: float | None = 0.05
     seed_mask: Bool[Tensor, "x y z"] | None = None
     with_density: bool = False
+    counts: bool = False
 
     def __post_init__(self) -> None:
         """Check that everything is on one grid, before anything is tracked."""
@@ -224,6 +227,7 @@ class PropagationTarget:
             connectome,
             self.survival_softness if connectome is not None else None,
             self.with_density,
+            self.counts,
         )
 
     @torch.no_grad()

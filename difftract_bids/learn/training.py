@@ -185,6 +185,7 @@ def _begin(
             "Blocks of the same brains check: streamlines that are learnt from run through these "
             "blocks too, so that only the fODF loss of validation is independent."
         )
+    notes += _said_of(parts)
     by_label = {scan.label: digest_of_scan(scan) for scan in (*parts.training, *parts.validation)}
     software = {name: version(name) for name in ("difftract-bids", "torch")}
     return _Run(
@@ -203,12 +204,24 @@ def _begin(
             "split": "blocks" if parts.by_blocks else "participants",
             "settings": json.loads(json.dumps(asdict(config))),
             "software": software,
+            "notes": list(notes),
         },
         state=TrainingState(
             settings=json.loads(json.dumps(asdict(config))), data=by_label, software=software
         ),
         notes=notes,
     )
+
+
+def _said_of(parts: Parts) -> list[str]:
+    """Give what scans say of themselves; what several say, once."""
+    by_note: dict[str, set[str]] = {}
+    for scan in (*parts.training, *parts.validation):
+        for note in scan.notes:
+            by_note.setdefault(note, set()).add(scan.label)
+    return [
+        f"{note} ({len(labels)} scan(s), first {min(labels)})" for note, labels in by_note.items()
+    ]
 
 
 def _advance(run: _Run, history: History) -> None:

@@ -16,10 +16,11 @@ from pathlib import Path
 import measure
 
 #: Each is a package with a module ``bench``: its functions ``measure_all`` and ``markdown``.
-PARTS = ("tracking", "deconvolution", "connectome", "sift2")
+PARTS = ("tracking", "deconvolution", "connectome", "sift2", "learning")
 CONTENDERS = (
     *("tckgen", "dwi2fod", "tck2connectome", "tcksift2"),
     *("forward", "gradient", "to_file", "reference", "dipy", "connectome", "weights"),
+    *("fodf_step", "kernel_step", "reference_step"),
 )
 SLOW = ("reference", "dipy")
 
@@ -51,9 +52,14 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     add("--cache", type=Path, help="folder of the data, kept between runs; default OUTPUT/scene")
     add("--data", type=Path, help="folder of the real data; default ../shared/data")
     add("--phantom", action="store_true", help="use phantoms, also where there are real data")
-    add("--phantom-voxel-size-mm", type=float, default=4.0, help="of those that are deconvolved")
+    add(
+        "--phantom-voxel-size-mm",
+        type=float,
+        default=4.0,
+        help="of those that are deconvolved or learnt",
+    )
     add("--quick", action="store_true", help="two minutes instead of eighteen")
-    add("--seeds", type=int, help="seeds in a run of tracking, and of tracks counted and weighed")
+    add("--seeds", type=int, help="seeds of tracking, of tracks counted and weighed, of learning")
     add("--voxels", type=int, help="voxels in a run of csd; a sixth for msmt_csd")
     add("--repeats", type=int, help="runs of each contender, medians are told; default 3, quick 1")
     add("--threads", type=int, nargs="+", default=[1, 2], help="core counts")

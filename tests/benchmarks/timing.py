@@ -20,6 +20,11 @@ def timed(call: Callable[[], Any]) -> tuple[Any, Result]:
     return result, {"seconds": seconds, "peak_mib": (_memory("VmHWM") - before) / 2**20}
 
 
+def in_use_mib() -> float:
+    """Memory that this process has now, freed memory that it keeps included."""
+    return _memory("VmRSS") / 2**20
+
+
 def _forget_peak() -> None:
     """Let Linux start the peak of memory anew."""
     Path("/proc/self/clear_refs").write_text("5")

@@ -39,6 +39,17 @@ def write_signal(fodf, affine, folder):
     write_response(response, folder / "response.txt")
 
 
+def check_learning(names):
+    """Find that the loss fell, that the chain has gradients, and that refining refined."""
+    assert names["losses"][-1]["fodf"] < names["losses"][0]["fodf"]
+    names["optimiser"].zero_grad()
+    names["learned"].sum().backward()
+    slopes = [weight.grad for weight in names["network"].parameters() if weight.grad is not None]
+    assert all(slope.isfinite().all() for slope in slopes)
+    assert any(slope.any() for slope in slopes)
+    assert names["refined"].target_after <= names["refined"].target_before
+
+
 @pytest.mark.parametrize("block", range(len(BLOCKS)))
 def test_every_python_block_runs(block, tmp_path, monkeypatch):
     affine = problems.scaling(2.0)
@@ -65,6 +76,8 @@ def test_every_python_block_runs(block, tmp_path, monkeypatch):
         assert float(names["matrix"][0, 1].detach()) > 1
         assert names["dwi"].grad.abs().max() > 0
         assert names["fit"].response.grad.abs().max() > 0
+    if "learned" in names:
+        check_learning(names)
     if "graph" in names:
         assert names["graph"]["L_a"]["R_b"]["weight"] == 5
         np.testing.assert_array_equal(names["strengths"], [6, 7, 2])
@@ -81,9 +94,10 @@ def test_the_make_targets_it_names_exist():
 
 
 def test_the_options_it_names_exist():
-    from difftract_bids.cli.parser import build_parser
+    from difftract_bids.cli import parser, train
 
-    options = set(build_parser()._option_string_actions)
+    parsers = (parser.build_parser(), train.build_parser())
+    options = {option for one in parsers for option in one._option_string_actions}
     commands = re.sub(r"docker run.*?\n(?=```)", "", README, flags=re.DOTALL)
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", commands)) - {"--containall"}
     assert named <= options

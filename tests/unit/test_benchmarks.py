@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from training_scans import simulated_scan
 
 RUN = Path(__file__).resolve().parents[1] / "benchmarks" / "run.py"
 ONCE = ("--repeats", 1, "--threads", 1, "--phantom")
@@ -130,6 +131,55 @@ def test_weights_of_the_same_streamlines_give_figures_that_are_possible(of_strea
     assert row["streamlines_per_second"] == pytest.approx(row["streamlines"] / row["seconds"])
     text = (of_streamlines / "sift2.md").read_text()
     assert f"| weights | 1 | {row['streamlines']:,.0f} |" in text
+
+
+@pytest.fixture
+def in_this_process(monkeypatch):
+    """Run jobs of learning here: a program takes seconds to be loaded."""
+    monkeypatch.syspath_prepend(RUN.parent)
+    import measure
+    from learning.jobs import JOBS, Job
+
+    def contender(part, name, scene, threads, **options):
+        assert (part, threads) == ("learning", 1)
+        return JOBS[name](Job.load({"scene": str(scene)} | options))
+
+    monkeypatch.setattr(measure, "contender", contender)
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_steps_of_learning_a_coarse_phantom_give_figures_that_are_possible(tmp_path):
+    import run as program
+
+    words = ("learning", *ONCE, "--phantom-voxel-size-mm", 6, "--seeds", 200)
+    ours = ("--contenders", "fodf_step", "kernel_step")
+    program.main([*map(str, words), *ours, "--output", str(tmp_path)])
+    report = json.loads((tmp_path / "learning.json").read_text())
+    assert report["scene"]["voxels_in_mask"] > 5000
+    rows = rows_of(report)
+    assert rows["fodf_step"]["vertices"] == rows["fodf_step"]["streamlines"] == 0
+    assert 10 < rows["kernel_step"]["streamlines"] <= 200
+    # The shortest kept has 51 vertices.
+    assert rows["kernel_step"]["vertices"] >= 51 * rows["kernel_step"]["streamlines"]
+    for row in rows.values():
+        assert 0 < row["backward_seconds"] < row["seconds"] < 60
+        assert row["steps_per_second"] == pytest.approx(1 / row["seconds"])
+    (ratio,) = report["ratios"]
+    assert ratio["what"] == "step: with streamlines / fODF alone"
+    text = (tmp_path / "learning.md").read_text()
+    assert f"| 1 | 200 | {rows['kernel_step']['streamlines']:.0f} |" in text
+
+
+def test_both_propagators_take_the_same_step_of_learning(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(RUN.parent)
+    from learning.jobs import Job, kernel_step, reference_step
+    from learning.scene import write
+
+    write(simulated_scan("01", n_directions=60, lmax=8), tmp_path)
+    ours, reference = (step(Job(tmp_path, 150)) for step in (kernel_step, reference_step))
+    assert ours["streamlines"] > 10
+    assert ours["vertices"] == reference["vertices"]
+    assert ours["loss"] == pytest.approx(reference["loss"], rel=1e-3)
 
 
 def test_ratios_are_of_rates_core_count_by_core_count_and_with_one_core(monkeypatch):

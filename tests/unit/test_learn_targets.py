@@ -104,6 +104,27 @@ def test_the_derivative_of_all_losses_together_is_right():
     assert float((slope * way).sum()) == pytest.approx((ahead - behind) / (2 * amount), rel=1e-4)
 
 
+def test_counts_are_whole_and_know_what_makes_streamlines_end():
+    fodf = 0.2 * bending(0.4)
+    way = fodf.clone()  # larger amplitudes, and the same directions
+    slopes, sums = {}, {}
+    for name, settings in {
+        "unweighted": {"survival_softness": None},
+        "weighted": {"survival_softness": 0.05},
+        "counts": {"survival_softness": 0.05, "counts": True},
+    }.items():
+        target = target_of(fodf, **settings)
+        drawn = target.draw(100, random_seed=5)
+        leaf = fodf.clone().requires_grad_()
+        matrix = target.found(leaf, drawn).connectome
+        (slope,) = torch.autograd.grad(matrix.sum(), leaf)
+        slopes[name], sums[name] = float((slope * way).sum()), matrix.detach()
+    torch.testing.assert_close(sums["counts"], sums["unweighted"])
+    assert float(sums["weighted"].sum()) < 0.9 * float(sums["counts"].sum())
+    assert slopes["unweighted"] == pytest.approx(0.0, abs=1e-6 * slopes["counts"])
+    assert slopes["counts"] > slopes["weighted"] > 0
+
+
 def test_steps_along_the_derivative_lower_the_loss():
     target = target_of(bending(0.5))
     drawn = target.draw(200, random_seed=3)

@@ -3,16 +3,39 @@
 import re
 from pathlib import Path
 
+import pytest
+
 import difftract_bids
-from difftract_bids.cli.parser import build_parser
+from difftract_bids.cli import parser, train
+
+PACKAGE = Path(difftract_bids.__file__).parent
+LAYERS = ("config", "bids", "io", "core", "modelling", "preprocessing", "interfaces", "cli")
+#: Programs of their own, which other tests call.
+OTHERS = {"phantom.py", "demo.py"}
+#: What is said while training is of either program: its model and its data are the other's.
+OF_TRAINING = {"train.py", "training_progress.py", "held_out.py"}
 
 
-def test_every_option_in_a_message_is_an_option():
-    options = set(build_parser()._option_string_actions)
-    package = Path(difftract_bids.__file__).parent
-    for layer in ("bids", "io", "core", "modelling", "preprocessing", "interfaces", "cli"):
-        for path in (package / layer).glob("*.py"):
-            if path.name in {"phantom.py", "demo.py"}:
-                continue
-            named = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9_-]+", path.read_text()))
-            assert named <= options, path.name
+def options_of(*parsers):
+    return {option for one in parsers for option in one._option_string_actions}
+
+
+def named_in(path):
+    return set(re.findall(r"(?<![\w-])--[a-z][a-z0-9_-]+", path.read_text()))
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_every_option_in_a_message_is_an_option(layer):
+    known = options_of(parser.build_parser())
+    for path in (PACKAGE / layer).rglob("*.py"):
+        if path.name not in OTHERS | OF_TRAINING:
+            assert named_in(path) <= known, path.name
+
+
+def test_every_option_in_a_message_of_training_is_an_option_of_either_program():
+    tensorboard = {"--logdir"}
+    known = options_of(parser.build_parser(), train.build_parser()) | tensorboard
+    paths = [*(PACKAGE / "learn").rglob("*.py"), *(PACKAGE / "cli" / name for name in OF_TRAINING)]
+    assert len(paths) > 30
+    for path in paths:
+        assert named_in(path) <= known, path.name

@@ -100,6 +100,28 @@ def test_it_starts_anew_only_when_asked_to(derivatives, settings, tmp_path, caps
     assert len(pd.read_csv(out / "history.tsv", sep="\t")) == 7
 
 
+def test_a_part_of_what_was_denoised_together_is_noted_and_recorded(settings, tmp_path, capsys):
+    folder = write_derivatives(tmp_path / "derivatives")
+    for label in ("01", "02", "03"):
+        sidecar = folder / f"sub-{label}" / "dwi" / f"sub-{label}_desc-preproc_dwi.json"
+        sidecar.write_text('{"Denoised": true}')
+    settings.write_text(settings.read_text().replace("[pairs]", "[pairs]\nn_directions = 16"))
+    assert command(folder, tmp_path / "out", settings) == 0
+    said = "took part in denoising"
+    assert said in capsys.readouterr().out
+    assert said in load_model(tmp_path / "out" / "model.safetensors").training["notes"][0]
+
+
+def test_losses_on_connectomes_need_a_parcellation_which_is_said_before_anything_is_loaded(
+    derivatives, settings, tmp_path, capsys
+):
+    settings.write_text(settings.read_text() + "\n[losses]\nconnectome_log = 1.0\n")
+    assert command(derivatives, tmp_path / "out", settings) == 2
+    said = capsys.readouterr()
+    assert "_dseg.nii.gz" in said.err
+    assert "Loading" not in said.out
+
+
 def test_a_users_network_is_named_on_the_command_line(derivatives, settings, tmp_path):
     name = "training_scans:Forgetful"
     assert command(derivatives, tmp_path / "out", settings, "--model-class", name) == 0
@@ -212,6 +234,7 @@ def test_the_settings_that_it_prints_are_those_it_has_without_any(tmp_path, caps
     assert "# n_directions =" in text
     assert "# Voxels" not in text
     assert text.count("# ") > 40
+    assert "about 2 is advised.\n# gradient_growth_limit =\n" in text
 
 
 def test_help_has_the_options_in_groups_and_waits_for_no_numerical_library():

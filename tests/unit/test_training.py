@@ -388,6 +388,26 @@ def test_a_scan_of_another_acquisition_is_named(scans, tmp_path):
         train(many, config, tmp_path)
 
 
+@pytest.mark.parametrize("counts", [False, True])
+def test_settings_say_whether_streamlines_count_one(counts, scans):
+    config = quick_config(losses=EVERY_LOSS, propagation={"counts": counts})
+    parts = split_scans(scans, config)
+    network = make_network(settings_of(parts.training, config, None, []), config, None)
+    materials, _ = prepare(parts, network, config, torch.device("cpu"))
+    assert all(one.propagation.propagation.counts is counts for one in materials)
+
+
+def test_what_scans_say_of_themselves_is_told_once_and_kept_with_the_model(scans, tmp_path):
+    listener = Stop(None)
+    noted = [replace(scan, notes=("It was denoised.",)) for scan in scans[:2]]
+    config = quick_config(optimisation={"n_steps": 1})
+    trained = train([*noted, scans[2]], config, tmp_path, progress=listener)
+    note = "It was denoised. (2 scan(s), first sub-01)"
+    assert [line for line in listener.lines if "denoised" in line] == [note]
+    assert trained.notes == (note,)
+    assert load_model(trained.model).training["notes"] == [note]
+
+
 def test_fewer_directions_are_told(scans, tmp_path):
     listener = Stop(None)
     many = [*scans, simulated_scan("04", n_directions=16)]

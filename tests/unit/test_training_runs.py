@@ -246,6 +246,32 @@ def test_a_scan_has_the_volumes_that_were_asked_for_with_their_vectors(only):
         assert apart.min() == 0
 
 
+@pytest.mark.parametrize(
+    ("said", "settings", "is_noted"),
+    [
+        ({"Denoised": True}, {"n_directions": 8}, True),
+        ({"Denoised": True}, {"n_b0": 1}, True),
+        ({"Denoised": True}, {}, False),
+        ({"Denoised": False}, {"n_directions": 8}, False),
+        ({}, {"n_directions": 8}, False),
+        (None, {"n_directions": 8}, False),
+    ],
+)
+def test_volumes_of_an_image_that_was_denoised_whole_are_noted(said, settings, is_noted, only):
+    run = only()
+    if said is not None:
+        run.dwi.with_name("sub-02_desc-preproc_dwi.json").write_text(json.dumps(said))
+    notes = load_scan(run, PairsConfig(**settings)).notes
+    assert [("--denoise-method none" in note) for note in notes] == [True] * is_noted
+
+
+def test_a_damaged_sidecar_of_the_image_is_named(only):
+    run = only()
+    run.dwi.with_name("sub-02_desc-preproc_dwi.json").write_text("{")
+    with pytest.raises(InputError, match=r"desc-preproc_dwi\.json"):
+        load_scan(run, PairsConfig(n_directions=8))
+
+
 def test_a_target_in_another_basis_or_orientation_is_the_same_target(only, tree):
     expected = load_scan(only(), PairsConfig()).fodf
     folder = tree / "sub-02" / "dwi"

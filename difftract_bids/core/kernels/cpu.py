@@ -80,19 +80,18 @@ class CpuBackend:
         n, field, rules = len(seed_vertex), fields_of(job, table), job.kernel_rules(table.dtype)
         given = [array_of(x) for x in (points, offsets, seed_vertex, starts, cotangent)]
         to_seeds = np.zeros((n, 4), dtype=field.table.dtype)
-        tables: list[np.ndarray] = []
-        bounded: list[int] = []
         kernel = _kernels().pull_back
 
-        def work_on(spans: Iterable[Span]) -> None:
-            work, to_table = workspace(field), np.zeros_like(field.table)
-            tables.append(to_table)
+        def work_on(spans: Iterable[Span]) -> tuple[np.ndarray, int]:
+            work, to_table, bounded = workspace(field), np.zeros_like(field.table), 0
             for at, end in spans:
-                bounded.append(kernel(field, rules, work, *given, at, end, to_table, to_seeds))
+                bounded += kernel(field, rules, work, *given, at, end, to_table, to_seeds)
+            return to_table, bounded
 
-        share(work_on, in_turn(n, _PORTION))
-        result, total = torch.from_numpy(to_seeds), torch.from_numpy(_sum(tables))
-        return PulledBack(total, result[:, :3], result[:, 3], sum(bounded))
+        done = share(work_on, in_turn(n, _PORTION))
+        result = torch.from_numpy(to_seeds)
+        total = torch.from_numpy(_sum([to_table for to_table, _ in done]))
+        return PulledBack(total, result[:, :3], result[:, 3], sum(bounded for _, bounded in done))
 
     def amplitudes(self, job: Job, table: Tensor, points: Tensor, offsets: Tensor) -> Tensor:
         """Find the amplitudes along streamlines, each thread along some of them."""
@@ -116,21 +115,20 @@ class CpuBackend:
         n, field, rules = len(offsets) - 1, fields_of(job, table), job.kernel_rules(table.dtype)
         given = [array_of(x) for x in (points, offsets, cotangent)]
         to_points = np.zeros_like(given[0])
-        tables: list[np.ndarray] = []
         kernel = _kernels().pull_back_amplitudes
 
-        def work_on(spans: Iterable[Span]) -> None:
+        def work_on(spans: Iterable[Span]) -> np.ndarray:
             work, to_table = workspace(field), np.zeros_like(field.table)
-            tables.append(to_table)
             for at, end in spans:
                 kernel(field, rules, work, *given, at, end, to_points, to_table)
+            return to_table
 
-        share(work_on, in_turn(n, _PORTION))
+        tables = share(work_on, in_turn(n, _PORTION))
         return torch.from_numpy(_sum(tables)), torch.from_numpy(to_points)
 
 
 def _sum(tables: list[np.ndarray]) -> np.ndarray:
-    """Add up the tables of all threads, in the first one."""
+    """Add up the tables of all shares in their order, in the first one."""
     for other in tables[1:]:
         tables[0] += other
     return tables[0]

@@ -286,18 +286,16 @@ def pull_back_means(
     """Pass derivatives by the means on; each thread adds into an image of its own, float64."""
     given = tuple(_array(x) for x in (image, ras2vox[:3], points, offsets, cotangent))
     to_points = np.zeros(points.shape, dtype=given[0].dtype)
-    images: list[np.ndarray] = []
     kernel = _kernels().pull_back
 
-    def work_on(spans: Iterable[Span]) -> None:
+    def work_on(spans: Iterable[Span]) -> np.ndarray:
         to_image = np.zeros(image.shape)
-        images.append(to_image)
         for at, end in spans:
             kernel(*given, at, end, to_points, to_image)
+        return to_image
 
-    share(work_on, in_turn(len(offsets) - 1, _PORTION))
-    total = images[0]
-    for to_image in images[1:]:
+    total, *others = share(work_on, in_turn(len(offsets) - 1, _PORTION))
+    for to_image in others:
         total += to_image
     return torch.from_numpy(total).to(image.dtype), torch.from_numpy(to_points)
 

@@ -101,19 +101,17 @@ class SoftKernel:
         ends, weight, chosen = _array(ends_mm), _array(weights), _hard_array(hard, len(ends_mm))
         shape = (weight.shape[1], self.n_nodes, self.n_nodes)
         kernel = _kernels().sums
-        matrices: list[np.ndarray] = []
 
-        def work_on(spans: Iterable[Span]) -> None:
+        def work_on(spans: Iterable[Span]) -> np.ndarray:
             work, upper = soft_workspace(self.shared), np.zeros(shape)
-            matrices.append(upper)
             for at, end in spans:
                 kernel(self.shared, work, ends, weight, chosen, at, end, upper)
+            return upper
 
         most_threads = 1 + _MATRIX_BYTES // (8 * math.prod(shape))
         n = len(ends)
-        share(work_on, in_turn(n, max(_PORTION, -(-n // most_threads))))
-        total = matrices[0] if matrices else np.zeros(shape)
-        for upper in matrices[1:]:
+        total, *others = share(work_on, in_turn(n, max(_PORTION, -(-n // most_threads))))
+        for upper in others:
             total += upper
         return torch.from_numpy(total)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
+from typing import TypeVar
 
 import torch
 
@@ -12,14 +13,29 @@ import torch
 Span = tuple[int, int]
 
 
-def share(work_on: Callable[[Iterable[Span]], None], shares: list[Iterable[Span]]) -> None:
-    """Run one thread for each share of the portions; a single one is this thread."""
+T = TypeVar("T")
+
+
+def share(work_on: Callable[[Iterable[Span]], T], shares: list[Iterable[Span]]) -> list[T]:
+    """Run one thread for each share of the portions; a single one is this thread.
+
+    Parameters
+    ----------
+    work_on
+        Called with each share.
+    shares
+        From `first_come` or `in_turn`.
+
+    Returns
+    -------
+    list
+        What each call gave, in the order of the shares, whichever thread began or ended first:
+        sums of them are made in one order.
+    """
     if len(shares) == 1:
-        work_on(shares[0])
-        return
+        return [work_on(shares[0])]
     with ThreadPoolExecutor(len(shares)) as pool:
-        for done in [pool.submit(work_on, spans) for spans in shares]:
-            done.result()
+        return [done.result() for done in [pool.submit(work_on, spans) for spans in shares]]
 
 
 def first_come(n: int, portion: int) -> list[Iterable[Span]]:
@@ -34,7 +50,7 @@ def first_come(n: int, portion: int) -> list[Iterable[Span]]:
 
 
 def in_turn(n: int, portion: int) -> list[Iterable[Span]]:
-    """Fix who takes which portion, so that sums are always made in the same order."""
+    """Fix who takes which portion, so that each share sums up the same, in the same order."""
     spans = [(at, min(at + portion, n)) for at in range(0, n, portion)]
     n_threads = _n_threads(n, portion)
     return [spans[thread::n_threads] for thread in range(n_threads)]

@@ -1,0 +1,77 @@
+"""The tutorial on learning does what it says, block after block."""
+
+import csv
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+TUTORIAL = (ROOT / "docs" / "tutorial-learning.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```(bash|toml|python)\n(.*?)```", TUTORIAL, re.DOTALL)
+#: For a machine with much else to do; two free cores take a fraction of it.
+LIMIT_S = 900
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The folder of a reader who has followed the tutorial to its end."""
+    folder = tmp_path_factory.mktemp("tutorial")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    for kind, text in BLOCKS:
+        if kind == "toml":
+            (folder / "train.toml").write_text(text, encoding="utf-8")
+            continue
+        shell = ["bash", "-euo", "pipefail", "-c", text]
+        done = subprocess.run(
+            shell if kind == "bash" else [sys.executable, "-c", text],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=LIMIT_S,
+            env=os.environ | {"PATH": path},
+        )
+        assert done.returncode == 0, f"{text}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+    return folder
+
+
+@pytest.fixture(scope="module")
+def mean_r(folder):
+    """Mean over the participants, by method and cutoff."""
+    with (folder / "comparison.tsv").open(encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream, delimiter="\t"))
+    keys = {(row["method"], row["cutoff"]) for row in rows}
+    return {
+        key: sum(float(row["r"]) for row in rows if (row["method"], row["cutoff"]) == key) / 2
+        for key in keys
+    }
+
+
+@pytest.mark.integration
+def test_at_the_same_settings_the_held_out_connectome_is_closer_to_the_truth(mean_r):
+    assert mean_r["learned", "0.1"] > mean_r["csd", "0.1"]
+
+
+@pytest.mark.integration
+def test_a_higher_cutoff_does_more_as_the_tutorial_admits(mean_r):
+    assert mean_r["csd", "0.2"] > mean_r["learned", "0.1"]
+
+
+@pytest.mark.integration
+def test_the_fodfs_that_were_learned_and_refined_are_where_it_says(folder):
+    for name in re.findall(r"`(sub-01_model-\S+?)`", TUTORIAL):
+        assert list(folder.glob(f"*/sub-01/dwi/{name}")), name
+
+
+def test_the_table_is_read_by_the_settings_of_training(tmp_path):
+    from difftract_bids.config import TrainingConfig
+
+    (toml,) = [text for kind, text in BLOCKS if kind == "toml"]
+    (tmp_path / "train.toml").write_text(toml, encoding="utf-8")
+    config = TrainingConfig.from_toml(tmp_path / "train.toml")
+    assert config.losses.needs_propagation
+    assert 0 < config.propagation.from_step < config.optimisation.n_steps
