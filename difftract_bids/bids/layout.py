@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -50,16 +51,34 @@ def choose_participants(bids_dir: Path, wanted: list[str] | None) -> list[str]:
             where=bids_dir,
             remedy="Give the root folder of the dataset, the one that holds sub-*.",
         )
-    if not wanted:
-        return present
+    return choose_among(present, wanted, bids_dir, "dataset") if wanted else present
+
+
+def choose_among(present: list[str], wanted: Iterable[str], where: Path, holder: str) -> list[str]:
+    """Give the labels of participants that are wanted, sorted, without ``sub-``.
+
+    Parameters
+    ----------
+    present
+        Labels of those that are there.
+    wanted
+        Labels, with or without ``sub-``.
+    where, holder
+        The folder, and what errors call it.
+
+    Raises
+    ------
+    UsageError
+        If one is not there.
+    """
     labels = sorted({label.removeprefix("sub-") for label in wanted})
     missing = [label for label in labels if label not in present]
     if missing:
         shown = ", ".join(present[:12]) + (", ..." if len(present) > 12 else "")
         raise UsageError(
-            f"{len(missing)} of {len(labels)} participants are not in the dataset: "
+            f"{len(missing)} of {len(labels)} participants are not in the {holder}: "
             f"{', '.join(missing)}.",
-            where=bids_dir,
+            where=where,
             remedy=f"Present are: {shown}.",
         )
     return labels

@@ -17,10 +17,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from difftract_bids.bids.layout import participant_labels
+from difftract_bids.bids.layout import choose_among, participant_labels
 from difftract_bids.bids.templates import entities_of
 from difftract_bids.config import PairsConfig
-from difftract_bids.errors import InputError, UsageError
+from difftract_bids.errors import InputError
 
 #: Endings; what is named first is taken where both are there.
 _NIFTI, _FODF = (".nii.gz", ".nii"), (".nii.gz", ".nii", ".mif.gz", ".mif")
@@ -135,17 +135,7 @@ def _choose(derivatives: Path, participants: Iterable[str] | None) -> list[str]:
         raise InputError(f"The folder of derivatives {what}.", where=derivatives, remedy=_REMEDY)
     if participants is None:
         return present
-    wanted = sorted({label.removeprefix("sub-") for label in participants})
-    absent = [label for label in wanted if label not in present]
-    if absent:
-        shown = ", ".join(present[:12]) + (", ..." if len(present) > 12 else "")
-        raise UsageError(
-            f"{len(absent)} of {len(wanted)} participants are not in the derivatives: "
-            f"{', '.join(absent)}.",
-            where=derivatives,
-            remedy=f"Present are: {shown}.",
-        )
-    return wanted
+    return choose_among(present, participants, derivatives, "derivatives")
 
 
 def _find(derivatives: Path, participant: str) -> list[_Found]:
