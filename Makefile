@@ -9,8 +9,9 @@ TORCH_INDEX ?=
 BIDS ?=
 DEMO ?= demo
 BENCH ?= bench
-# Tests of different files run side by side, as many as there are cores, at most four at a time.
-PARALLEL := -n auto --maxprocesses 4 --dist loadfile
+# Tests of different files run side by side, as many as there are cores, at most four at a time; in
+# the order of folders, so that whole runs of the app do not begin when all else has ended.
+PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 BASE_IMAGE ?= debian:bookworm-slim
 
 .PHONY: help demo test test-external test-all lint bench image image-test clean

@@ -1,11 +1,5 @@
 """What every test runs under."""
 
-import os
-
-# Before torch first calls MKL, whose last bits depend on where in memory numbers lie otherwise:
-# identical trainings in two processes must give identical bits.
-os.environ.setdefault("MKL_CBWR", "COMPATIBLE")
-
 import pytest
 import torch
 

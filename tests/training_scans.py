@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
-# Before MKL is first called: what it gives depends on where in memory numbers lie, otherwise.
-os.environ.setdefault("MKL_CBWR", "COMPATIBLE")
-
 import numpy as np
 import problems
 import torch

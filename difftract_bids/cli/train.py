@@ -310,6 +310,10 @@ def _train(arguments: argparse.Namespace, config: TrainingConfig, derivatives: P
     from difftract_bids.learn.scan import load_scan
     from difftract_bids.learn.training import train
 
+    if config.losses.needs_propagation:
+        from difftract_bids.learn.compiling import compile_apart
+
+        compile_apart(config.network.lmax)
     started = time.monotonic()
     print(f"Loading {len(runs)} scan(s).", flush=True)
     scans = [load_scan(run, config.pairs) for run in runs]

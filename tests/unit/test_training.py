@@ -121,6 +121,7 @@ torch.set_num_threads(1)
 from test_training import EVERY_LOSS
 from training_scans import quick_config, simulated_scan
 from difftract_bids.learn import checkpoints
+from difftract_bids.learn.compiling import compile_apart
 from difftract_bids.learn.training import train
 
 flushed = checkpoints._flush
@@ -131,6 +132,7 @@ def die(path):
 
 scans, out = [simulated_scan(label) for label in ("01", "02", "03")], Path(sys.argv[1])
 config = quick_config(losses=EVERY_LOSS)
+compile_apart(config.network.lmax)
 if sys.argv[2] == "kill":
     train(scans, config, out / "whole")
     checkpoints._flush = die
@@ -141,7 +143,12 @@ train(scans, config, out / "killed")
 def run_apart(out, what):
     return subprocess.run(
         [sys.executable, "-c", KILLED, str(out), what],
-        env={**os.environ, "PYTHONPATH": f"{TESTS}:{TESTS / 'unit'}"},
+        # As difftract-train sets it: without, MKL's last bits depend on where numbers lie.
+        env={
+            **os.environ,
+            "PYTHONPATH": f"{TESTS}:{TESTS / 'unit'}",
+            "MKL_CBWR": "COMPATIBLE",
+        },
         capture_output=True,
         text=True,
         check=False,
