@@ -11,11 +11,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from difftract_bids.errors import InputError
-from difftract_bids.io.model_metadata import read_model_metadata
+from difftract_bids.io.model_metadata import ENTRY, read_model_metadata
 
 _OPTION = "--fodf-model-file"
-#: Entry of the file's metadata that describes it.
-_ENTRY = "difftract_bids"
 
 
 @dataclass(frozen=True)
@@ -130,7 +128,7 @@ def read_trained_model(path: str) -> TrainedModel:
 def _read(path: Path) -> tuple[dict[str, Any], str]:
     metadata = read_model_metadata(path)
     try:
-        record = json.loads(metadata[_ENTRY])
+        record = json.loads(metadata[ENTRY])
         whole = isinstance(record["settings"], dict) and isinstance(record["training"], dict)
     except (KeyError, TypeError, ValueError) as error:
         raise _foreign(path) from error

@@ -11,7 +11,7 @@ from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from difftract_bids import config as settings
-from difftract_bids.errors import UsageError
+from difftract_bids.cli.arguments import Parser, positive
 
 _EXAMPLES = """\
 examples:
@@ -58,19 +58,13 @@ _FLAGS = {
 _UNIT_SUFFIXES = ("_s_mm2", "_mm", "_deg")
 
 
-class _Parser(argparse.ArgumentParser):
-    """Raise our own error, so that every unusable argument ends the same way."""
+class _Parser(Parser):
+    """Take lists of numbers that begin with a minus for what they are."""
 
     def __init__(self, **options: Any) -> None:  # noqa: ANN401
         super().__init__(**options)
         # What begins with a minus is an option unless it looks like a number: -10,20,3 does too.
         self._negative_number_matcher = re.compile(r"-\.?\d[\d.eE+\-]*(,[\d.eE+\-]+)*$")
-
-    def error(self, message: str) -> Any:  # noqa: ANN401
-        raise UsageError(
-            f"The command line cannot be understood: {message}.",
-            remedy=f"See {self.prog} --help.",
-        )
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -160,14 +154,14 @@ def _add_execution(parser: argparse.ArgumentParser) -> None:
         "--nprocs",
         "--nthreads",
         "--n-cpus",
-        type=_positive,
+        type=positive,
         dest="nprocs",
         metavar="N",
         help="CPUs to use in all (default: all available)",
     )
-    group.add_argument("--omp-nthreads", type=_positive, metavar="N", help="CPUs one step may use")
+    group.add_argument("--omp-nthreads", type=positive, metavar="N", help="CPUs one step may use")
     group.add_argument(
-        "--mem-mb", type=_positive, metavar="MB", help="memory limit of all steps together"
+        "--mem-mb", type=positive, metavar="MB", help="memory limit of all steps together"
     )
     group.add_argument(
         "--config-file", type=Path, help="TOML file of settings; options override it"
@@ -224,10 +218,3 @@ def _type(hint: Any, unit: str) -> dict[str, Any]:  # noqa: ANN401
     if get_origin(hint) in {Union, UnionType}:
         (hint,) = (choice for choice in get_args(hint) if choice is not type(None))
     return {"type": hint, "metavar": unit.upper() or "N"}
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("it must be 1 or more")
-    return value

@@ -14,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from difftract_bids.cli.arguments import Parser, positive
 from difftract_bids.cli.compiled import keep_compiled
 from difftract_bids.errors import DifftractError, InputError, UsageError
 from difftract_bids.validation import toml_value
@@ -60,19 +61,9 @@ class _PrintConfig(argparse.Action):
         sys.exit(DONE)
 
 
-class _Parser(argparse.ArgumentParser):
-    """Raise our own error, so that every unusable argument ends the same way."""
-
-    def error(self, message: str) -> Any:  # noqa: ANN401
-        raise UsageError(
-            f"The command line cannot be understood: {message}.",
-            remedy=f"See {self.prog} --help.",
-        )
-
-
 def build_parser() -> argparse.ArgumentParser:
     """Describe the command line."""
-    parser = _Parser(
+    parser = Parser(
         prog="difftract-train",
         description="Learn a network that gives fODFs from diffusion images, with losses on the "
         "fODFs and, through the differentiable propagator, on streamlines and connectomes.",
@@ -126,7 +117,7 @@ def _add_execution(group: argparse._ArgumentGroup) -> None:
         "--nprocs",
         "--nthreads",
         "--n-cpus",
-        type=_positive,
+        type=positive,
         metavar="N",
         help="CPUs to use in all (default: all available); the same number gives the same bits",
     )
@@ -355,13 +346,6 @@ def _set_threads(arguments: argparse.Namespace) -> None:
     import torch
 
     torch.set_num_threads(arguments.nprocs or len(os.sched_getaffinity(0)))
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("it must be 1 or more")
-    return value
 
 
 if __name__ == "__main__":

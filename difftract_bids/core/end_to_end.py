@@ -183,12 +183,7 @@ class FODFToConnectome(nn.Module):
 
     def field_of(self, fodf: Float[Tensor, "x y z coeff"]) -> FodfField:
         """Prepare an fODF image for tracking."""
-        return FodfField.from_fodf(
-            fodf,
-            self.get_buffer("vox2ras"),
-            cutoff=self.config.cutoff or 0.0,
-            peak_tolerance=self.config.peak_tolerance,
-        )
+        return FodfField.for_tracking(fodf, self.get_buffer("vox2ras"), self.config)
 
     def regions_with(self, mask: Bool[Tensor, "x y z"] | None) -> Regions:
         """Give the regions, with a mask on the fODF's grid added."""

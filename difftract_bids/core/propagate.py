@@ -77,12 +77,7 @@ def track(
     _check_mask(mask, fodf)
     settings = config.resolve(mean_voxel_size_mm(vox2ras))
     with torch.autocast(fodf.device.type, enabled=False):
-        field = FodfField.from_fodf(
-            fodf,
-            vox2ras,
-            cutoff=settings.cutoff or 0.0,
-            peak_tolerance=settings.peak_tolerance,
-        )
+        field = FodfField.for_tracking(fodf, vox2ras, settings)
         regions = regions or Regions()
         if mask is not None:
             own = RegionImage(mask, vox2ras)

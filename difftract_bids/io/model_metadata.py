@@ -11,6 +11,9 @@ from typing import Any
 
 from difftract_bids.errors import InputError
 
+#: Entry of a model file that describes it, in JSON: the only one, as safetensors writes several in
+#: an order that varies, and the same model should be the same file.
+ENTRY = "difftract_bids"
 #: A header that is longer is none: the weights do not belong to it.
 _LONGEST_HEADER = 16 << 20
 _REMEDY = "Give a model file as difftract-train writes it (model.safetensors); copy it again."

@@ -11,10 +11,10 @@ import re
 
 from torch import nn
 
+from difftract_bids.config.training import DEFAULT_ARCHITECTURE
 from difftract_bids.errors import InputError, UsageError
 from difftract_bids.learn.residual_cnn import ResidualCNN
 
-DEFAULT_ARCHITECTURE = "difftract_bids.learn.residual_cnn:ResidualCNN"
 #: What a model file may name by itself.
 BUILT_IN: dict[str, type[nn.Module]] = {DEFAULT_ARCHITECTURE: ResidualCNN}
 

@@ -15,12 +15,10 @@ from torch import Tensor
 
 from difftract_bids.errors import ConfigError, InputError
 from difftract_bids.io.aside import AsideFile, explained
+from difftract_bids.io.model_metadata import ENTRY
 from difftract_bids.learn.architectures import architecture_of
 from difftract_bids.learn.network import FODFNetwork, NetworkSettings
 
-#: The one entry of the file's metadata: safetensors writes several in an order that varies, and
-#: the same model should be the same file.
-_ENTRY = "difftract_bids"
 _VERSION = 1
 _REMEDY = "Give model.safetensors of a folder that difftract-train wrote, copied completely."
 
@@ -77,7 +75,7 @@ def save_model(
         for name, value in network.state_dict().items()
     }
     record = {"version": _VERSION, "settings": network.settings.to_dict(), "training": training}
-    content = save(weights, metadata={_ENTRY: json.dumps(record, sort_keys=True)})
+    content = save(weights, metadata={ENTRY: json.dumps(record, sort_keys=True)})
     target = Path(path).absolute()
     with explained(target):
         aside = AsideFile(target)
@@ -138,7 +136,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], str]:
 
 def _record_of(metadata: dict[str, str], path: Path) -> dict[str, Any]:
     try:
-        record = json.loads(metadata[_ENTRY])
+        record = json.loads(metadata[ENTRY])
         version = record["version"]
         whole = isinstance(record["settings"], dict) and isinstance(record["training"], dict)
     except (KeyError, TypeError, ValueError) as error:

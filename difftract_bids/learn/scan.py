@@ -25,6 +25,7 @@ from difftract_bids.io.gradients import GradientTable, read_gradients
 from difftract_bids.io.grids import onto_grid
 from difftract_bids.io.images import Volume, load_volume
 from difftract_bids.learn.subsets import choose_volumes
+from difftract_bids.learn.tiles import box_of
 
 #: Voxels that are kept around the brain: streamlines and interpolation look beyond it.
 MARGIN_VOXELS = 2
@@ -188,13 +189,11 @@ def _fitted(volume: Volume, grid: _Grid, path: os.PathLike[str]) -> NDArray[Any]
 def _box(
     mask: Bool[np.ndarray, "x y z"], grid: _Grid
 ) -> tuple[tuple[slice, ...], Float[np.ndarray, "4 4"]]:
-    """Give the box of the brain with its margin, and the affine within it."""
-    voxels = np.argwhere(mask)
-    first = np.maximum(voxels.min(axis=0) - MARGIN_VOXELS, 0)
-    beyond = np.minimum(voxels.max(axis=0) + 1 + MARGIN_VOXELS, mask.shape)
+    """Give the box of the brain, which has a voxel, with its margin, and the affine within it."""
+    box = box_of(torch.from_numpy(mask), MARGIN_VOXELS) or ()
     vox2ras = grid.vox2ras.copy()
-    vox2ras[:3, 3] += vox2ras[:3, :3] @ first
-    return tuple(slice(a, b) for a, b in zip(first, beyond, strict=True)), vox2ras
+    vox2ras[:3, 3] += vox2ras[:3, :3] @ [side.start for side in box]
+    return box, vox2ras
 
 
 def _finite(

@@ -81,9 +81,9 @@ class Propagation:
         # A network may work at half precision; positions in a head cannot.
         fodf = fodf.float() if fodf.dtype.itemsize < 4 else fodf
         with torch.autocast(fodf.device.type, enabled=False):
-            field, regions = self._field_of(fodf), self._regions
+            field = FodfField.for_tracking(fodf, self.vox2ras, self._config)
             starts = seeds_mm.to(fodf), directions.to(fodf)
-            streamlines = track_field(field, *starts, self._config, regions)
+            streamlines = track_field(field, *starts, self._config, self._regions)
             matrix = self._matrix(field, streamlines)
             density = None
             if self.with_density:
@@ -123,14 +123,6 @@ class Propagation:
     @cached_property
     def _regions(self) -> Regions:
         return Regions(mask=(RegionImage(self.mask, self.vox2ras),))
-
-    def _field_of(self, fodf: Float[Tensor, "x y z coeff"]) -> FodfField:
-        return FodfField.from_fodf(
-            fodf,
-            self.vox2ras,
-            cutoff=self._config.cutoff or 0.0,
-            peak_tolerance=self._config.peak_tolerance,
-        )
 
 
 @dataclass(frozen=True, eq=False)

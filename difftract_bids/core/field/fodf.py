@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int32
 from torch import Tensor
 
+from difftract_bids.config import TrackingConfig
 from difftract_bids.core.field.protocol import Heading
 from difftract_bids.core.interpolation import Grid, interpolate
 from difftract_bids.core.peaks import find_peaks
@@ -84,6 +85,24 @@ class FodfField:
             row=row.contiguous(),
             cutoff=cutoff,
             peak_tolerance=peak_tolerance,
+        )
+
+    @classmethod
+    def for_tracking(
+        cls,
+        fodf: Float[Tensor, "x y z coeff"],
+        vox2ras: Float[Tensor, "4 4"],
+        settings: TrackingConfig,
+    ) -> FodfField:
+        """Prepare an fODF image for tracking by settings that leave nothing open.
+
+        Raises
+        ------
+        FodfError
+            See `from_fodf`.
+        """
+        return cls.from_fodf(
+            fodf, vox2ras, cutoff=settings.cutoff or 0.0, peak_tolerance=settings.peak_tolerance
         )
 
     @property
