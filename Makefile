@@ -11,7 +11,6 @@ DEMO ?= demo
 BENCH ?= bench
 # Tests of different files run side by side, as many as there are cores, at most four at a time; in
 # the order of folders, so that whole runs of the app do not begin when all else has ended.
-# What tests record of comparisons cannot pass between processes: those run one by one.
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 BASE_IMAGE ?= debian:bookworm-slim
 
@@ -37,10 +36,10 @@ test: $(VENV)/.installed  ## the tests that take seconds to minutes
 	$(BIN)/pytest $(PARALLEL)
 
 test-external: $(VENV)/.installed  ## comparisons with MRtrix3 and real data, where they are
-	$(BIN)/pytest -m 'external and not slow'
+	$(BIN)/pytest $(PARALLEL) -m 'external and not slow'
 
 test-all: $(VENV)/.installed  ## every test that this machine can run, MRtrix3 comparisons included
-	$(BIN)/pytest -m ''
+	$(BIN)/pytest $(PARALLEL) -m ''
 
 lint: $(VENV)/.installed-dev  ## style, types, layers
 	$(BIN)/ruff check .

@@ -1,5 +1,8 @@
 """What every test runs under."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 
@@ -8,3 +11,17 @@ import torch
 def _one_thread():
     """Hold torch to one thread: the tensors of tests are small, and threads only wait for them."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def record_property(record_property: Callable[[str, object], None]):
+    """Record figures as plain ones: those of numpy cannot pass from one process to another."""
+
+    def plain(value: Any) -> object:
+        if isinstance(value, dict):
+            return {str(name): plain(one) for name, one in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [plain(one) for one in value]
+        return value.tolist() if hasattr(value, "tolist") else value
+
+    return lambda name, value: record_property(name, plain(value))
