@@ -14,6 +14,12 @@ from difftract_bids.errors import InputError
 from difftract_bids.io.model_metadata import ENTRY, read_model_metadata
 
 _OPTION = "--fodf-model-file"
+_SIGNAL = "the signal of each shell relative to b=0, as spherical harmonics"
+_ALONE = f"It is given {_SIGNAL}."
+_CORRECTION = (
+    "It corrects constrained spherical deconvolution, with a response common to its training "
+    f"data, and is given that and {_SIGNAL}."
+)
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,11 @@ class TrainedModel:
         listed = [told] if isinstance(told, str) else told if isinstance(told, list) else []
         return [str(name) for name in listed if name]
 
+    @property
+    def response(self) -> tuple[float, ...]:
+        """Zonal coefficients that it deconvolves with, relative to b=0; none if it does not."""
+        return tuple(self.settings.get("response") or ())
+
     def notes_for(self, participant: str) -> list[str]:
         """Say so if a participant is among those that it was trained on or chosen by."""
         known = {
@@ -97,7 +108,7 @@ class TrainedModel:
             trained_on += f" ({', '.join(self.datasets)})"
         return (
             f"The network, {kind or 'of an architecture not told'} (SHA-256 {self.sha256[:12]}), "
-            f"was trained on {trained_on}."
+            f"was trained on {trained_on}. {_CORRECTION if self.response else _ALONE}"
         )
 
 

@@ -142,6 +142,7 @@ def learned_metadata(network: TrainedModel, notes: Sequence[str]) -> dict[str, A
         "SHA256": network.sha256,
         "Architecture": network.settings["architecture"],
         "TrainedFor": _acquisition(network.settings["acquisition"]),
+        **({"CommonResponse": list(network.response)} if network.response else {}),
     }
     trained_on = {"Participants": network.n_participants, "Datasets": network.datasets or None}
     return {

@@ -99,6 +99,11 @@ class NetworkConfig(Validated):
     lmax: int = setting(8, "Maximum spherical harmonic degree (even) of the fODFs that it gives.")
     width: int = setting(32, "Channels of its hidden layers.")
     n_blocks: int = setting(3, "Number of its residual blocks.")
+    deconvolve: bool = setting(
+        default=True,
+        desc="Start from constrained deconvolution of the same volumes: the network is given its "
+        "fODFs too, and what it gives is added to them.",
+    )
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -128,6 +133,10 @@ class LossConfig(Validated):
     )
     ends: float = setting(
         0.0, "Distance between the ends of streamlines of common seeds.", unit="1/mm"
+    )
+    survival: float = setting(
+        0.0,
+        "Divergence, along the streamlines of both, of going on from going on in the target.",
     )
     connectome_relative: float = setting(
         0.0, "Squared error of the soft connectome, relative to the target's."
@@ -174,7 +183,7 @@ class PropagationConfig(Validated):
         2.0, "Width of the soft assignment of ends to parcels, see soft_sigma_mm.", unit="mm"
     )
     survival_softness: float = setting(
-        0.05,
+        0.02,
         "fODF amplitude over which a streamline's survival of the cutoff is softened.",
         unit="amplitude",
     )

@@ -14,6 +14,7 @@ from difftract_bids.learn.architectures import architecture_of
 from difftract_bids.learn.batches import Purpose, generator
 from difftract_bids.learn.network import FODFNetwork, NetworkSettings
 from difftract_bids.learn.scan import Scan
+from difftract_bids.learn.starting_point import common_response
 
 
 def settings_of(
@@ -59,12 +60,15 @@ def settings_of(
                 "and directions that all of them have ([pairs]).",
             ) from error
         notes += [f"{scan.label}, compared with {scans[0].label}: {note}" for note in said]
+    wanted = config.network
+    response = common_response(scans, wanted.lmax) if wanted.deconvolve else None
     return NetworkSettings(
-        architecture=config.network.architecture,
+        architecture=wanted.architecture,
         acquisition=acquisition,
         signal_lmax=signal_lmax,
-        lmax=config.network.lmax,
+        lmax=wanted.lmax,
         options=_options(config, model_class),
+        response=response,
     )
 
 

@@ -15,6 +15,7 @@ from difftract_bids.learn.architectures import architecture_of
 from difftract_bids.learn.frame import VoxelFrame
 from difftract_bids.learn.network_settings import NetworkSettings
 from difftract_bids.learn.representation import signal_sh
+from difftract_bids.learn.starting_point import deconvolved_sh
 from difftract_bids.learn.tiles import box_of, tiles_of
 
 __all__ = ["BOX_MARGIN", "FODFNetwork", "NetworkSettings", "RunNetwork"]
@@ -97,7 +98,9 @@ class FODFNetwork(nn.Module):
                 where="architecture",
                 remedy="Pad its convolutions so that the grid stays, and give out_channels.",
             )
-        return found
+        if self.settings.response is None:
+            return found
+        return found + signal[:, -self.settings.out_channels :]
 
     def encode(
         self,
@@ -130,6 +133,10 @@ class FODFNetwork(nn.Module):
             Acquisition.of(gradients, vox2ras), signal_lmax=self.settings.signal_lmax
         )
         signal = signal_sh(dwi, gradients, mask, self.settings.signal_lmax)
+        if self.settings.response is not None:
+            response, lmax = self.settings.response, self.settings.lmax
+            start = deconvolved_sh(dwi, gradients, mask, response, lmax)
+            signal = torch.cat([signal, start], dim=3)
         return VoxelFrame.of(vox2ras).to_frame(signal, self.settings.input_lmaxes)
 
     def encode_fodf(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -26,6 +27,10 @@ class NetworkSettings:
         Maximum degree of the fODF, even, 2 to 12.
     options
         Arguments of the architecture besides its numbers of channels; what JSON can hold.
+    response
+        Zonal coefficients of one fibre's signal, relative to b=0, with which the scan is
+        deconvolved; the network is given that too, and gives a correction of it. ``None`` leaves
+        all to the network.
 
     Raises
     ------
@@ -38,6 +43,7 @@ class NetworkSettings:
     signal_lmax: int
     lmax: int
     options: dict[str, Any] = field(default_factory=dict)
+    response: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         """Check the degrees."""
@@ -53,8 +59,9 @@ class NetworkSettings:
 
     @property
     def input_lmaxes(self) -> tuple[int, ...]:
-        """Maximum degree of each series that goes in: one for each shell."""
-        return (self.signal_lmax,) * len(self.acquisition.shells_s_mm2)
+        """Maximum degree of each series that goes in: of the shells, and of the fODFs behind."""
+        start = () if self.response is None else (self.lmax,)
+        return (self.signal_lmax,) * len(self.acquisition.shells_s_mm2) + start
 
     @property
     def output_lmaxes(self) -> tuple[int, ...]:
@@ -63,7 +70,7 @@ class NetworkSettings:
 
     @property
     def in_channels(self) -> int:
-        """Number of coefficients of the signal."""
+        """Number of coefficients that go in."""
         return sum(map(n_coefficients, self.input_lmaxes))
 
     @property
@@ -79,6 +86,7 @@ class NetworkSettings:
             "signal_lmax": self.signal_lmax,
             "lmax": self.lmax,
             "options": dict(self.options),
+            "response": None if self.response is None else list(self.response),
         }
 
     @classmethod
@@ -99,10 +107,26 @@ class NetworkSettings:
         }
         for name, kind in kinds.items():
             if not isinstance(values.get(name), kind):
-                raise InputError(
-                    f"The settings of the network are damaged: {name} is {values.get(name)!r}.",
-                    where="settings of the network",
-                    remedy="Copy the model file again, or train it again.",
-                )
+                raise _damaged(name, values.get(name))
         named = {name: values[name] for name in kinds}
-        return cls(**named | {"acquisition": Acquisition.from_dict(values["acquisition"])})
+        acquisition = Acquisition.from_dict(values["acquisition"])
+        return cls(**named | {"acquisition": acquisition, "response": _response(values)})
+
+
+def _response(values: dict[str, Any]) -> tuple[float, ...] | None:
+    """Read the response; models of before there was one have none."""
+    found = values.get("response")
+    if found is None:
+        return None
+    sound = isinstance(found, list) and all(type(value) in (int, float) for value in found)
+    if not sound or not found or not all(math.isfinite(v) for v in found) or found[0] <= 0:
+        raise _damaged("response", found)
+    return tuple(float(value) for value in found)
+
+
+def _damaged(name: str, value: object) -> InputError:
+    return InputError(
+        f"The settings of the network are damaged: {name} is {value!r}.",
+        where="settings of the network",
+        remedy="Copy the model file again, or train it again.",
+    )

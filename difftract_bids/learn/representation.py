@@ -59,13 +59,33 @@ def signal_sh(
     Descoteaux et al. 2007, doi:10.1002/mrm.21277 (the fit and its Laplace-Beltrami term).
     """
     fit = _fit_of_shells(gradients, dwi.shape[3], lmax)
+    inside, relative = relative_signal(dwi, gradients, mask)
+    image = relative.new_zeros((*dwi.shape[:3], len(fit)))
+    return image.index_put((inside,), relative @ fit.to(relative).T)
+
+
+def relative_signal(
+    dwi: Float[Tensor, "x y z volume"],
+    gradients: GradientTable,
+    mask: Bool[Tensor, "x y z"] | None,
+) -> tuple[Bool[Tensor, "x y z"], Float[Tensor, "voxel volume"]]:
+    """Divide the signal of each voxel by the mean of its b=0 volumes.
+
+    Parameters
+    ----------
+    dwi, gradients, mask
+        See `signal_sh`.
+
+    Returns
+    -------
+    tuple of Tensor
+        Which voxels, and the relative signal of each of them; 0 where there is none.
+    """
     kind = torch.float64 if dwi.dtype == torch.float64 else torch.float32
     inside = torch.ones(dwi.shape[:3], dtype=torch.bool) if mask is None else mask
     inside = inside.to(dwi.device)
-    signal = dwi[inside].to(kind)
-    relative = _relative_to_b0(signal, torch.from_numpy(gradients.b0_mask).to(dwi.device))
-    image = torch.zeros((*dwi.shape[:3], len(fit)), dtype=kind, device=dwi.device)
-    return image.index_put((inside,), relative @ fit.to(relative).T)
+    b0_mask = torch.from_numpy(gradients.b0_mask).to(dwi.device)
+    return inside, _relative_to_b0(dwi[inside].to(kind), b0_mask)
 
 
 def _fit_of_shells(
