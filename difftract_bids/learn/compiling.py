@@ -48,10 +48,19 @@ def propagate_once(lmax: int) -> None:
     vox2ras = torch.eye(4, dtype=torch.float64)
     for counts in (True, False):
         target = PropagationTarget(
-            fodf.detach(), vox2ras, mask, tracking, labels, with_density=True, counts=counts
+            fodf.detach(),
+            vox2ras,
+            mask,
+            tracking,
+            labels,
+            with_density=True,
+            counts=counts,
+            with_amplitudes=True,
         )
         drawn = target.draw(20, random_seed=0)
-        losses = LossConfig(points=1.0, directions=1.0, ends=1.0, connectome_log=1.0, density=1.0)
+        losses = LossConfig(
+            points=1.0, directions=1.0, ends=1.0, survival=1.0, connectome_log=1.0, density=1.0
+        )
         parts = Objective(losses)(target.found(fodf, drawn), drawn.target)
         torch.autograd.backward(parts.total)
 

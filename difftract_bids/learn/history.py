@@ -20,6 +20,7 @@ LOSSES = (
     "points",
     "directions",
     "ends",
+    "survival",
     "connectome_relative",
     "connectome_log",
     "connectome_correlation",

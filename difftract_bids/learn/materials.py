@@ -226,4 +226,5 @@ def _propagation(
         seed_mask=part,
         with_density=config.losses.density > 0,
         counts=settings.counts,
+        with_amplitudes=config.losses.survival > 0,
     )

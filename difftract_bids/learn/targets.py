@@ -21,6 +21,7 @@ from difftract_bids.core.streamlines import Streamlines
 from difftract_bids.errors import InputError
 from difftract_bids.learn.losses.density import tract_density
 from difftract_bids.learn.losses.propagated import Propagated
+from difftract_bids.learn.losses.survival import Amplitudes
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,10 +62,20 @@ class Propagation:
         fodf: Float[Tensor, "x y z coeff"],
         seeds_mm: Float[Tensor, "n 3"],
         directions: Float[Tensor, "n 3"],
+        beside: tuple[FodfField, Streamlines] | None = None,
     ) -> Propagated:
         """Track, differentiably in ``fodf``.
 
         Memory is that of the vertices and some numbers for each of them.
+
+        Parameters
+        ----------
+        fodf
+            SH coefficients, MRtrix's basis, scanner axes.
+        seeds_mm, directions
+            Where and in which direction to start.
+        beside
+            The target and its streamlines, to compare amplitudes with.
 
         Raises
         ------
@@ -81,14 +92,31 @@ class Propagation:
         # A network may work at half precision; positions in a head cannot.
         fodf = fodf.float() if fodf.dtype.itemsize < 4 else fodf
         with torch.autocast(fodf.device.type, enabled=False):
-            field = FodfField.for_tracking(fodf, self.vox2ras, self._config)
+            field = self.field_of(fodf)
             starts = seeds_mm.to(fodf), directions.to(fodf)
             streamlines = track_field(field, *starts, self._config, self._regions)
             matrix = self._matrix(field, streamlines)
             density = None
             if self.with_density:
                 density = tract_density(streamlines, tuple(self.mask.shape), self.vox2ras)
-        return Propagated(streamlines, matrix, density)
+            amplitudes = None if beside is None else self._amplitudes(field, streamlines, *beside)
+        return Propagated(streamlines, matrix, density, amplitudes)
+
+    def field_of(self, fodf: Float[Tensor, "x y z coeff"]) -> FodfField:
+        """Prepare an fODF image for tracking."""
+        return FodfField.for_tracking(fodf, self.vox2ras, self._config)
+
+    def _amplitudes(
+        self, field: FodfField, found: Streamlines, target: FodfField, wanted: Streamlines
+    ) -> Amplitudes:
+        return Amplitudes.along(
+            (wanted, found),
+            field,
+            target,
+            self.mask,
+            cutoff=self._config.cutoff or 0.0,
+            softness=self.survival_softness or 0.0,
+        )
 
     def _matrix(
         self, field: FodfField, streamlines: Streamlines
@@ -170,6 +198,8 @@ class PropagationTarget:
         Whether densities are worked out.
     counts
         Let every streamline of the connectome count 1, see `Propagation`.
+    with_amplitudes
+        Whether amplitudes along streamlines are compared.
 
     Raises
     ------
@@ -188,6 +218,7 @@ class PropagationTarget:
     seed_mask: Bool[Tensor, "x y z"] | None = None
     with_density: bool = False
     counts: bool = False
+    with_amplitudes: bool = False
 
     def __post_init__(self) -> None:
         """Check that everything is on one grid, before anything is tracked."""
@@ -217,7 +248,7 @@ class PropagationTarget:
             self.mask,
             self.tracking,
             connectome,
-            self.survival_softness if connectome is not None else None,
+            self.survival_softness,
             self.with_density,
             self.counts,
         )
@@ -242,6 +273,13 @@ class PropagationTarget:
         seeds, directions = RandomSeeds(where, self.vox2ras, random_seed).draw(0, n_seeds)
         return Drawn(seeds, directions, self.propagation.run(self.fodf, seeds, directions))
 
+    @cached_property
+    def _field(self) -> FodfField:
+        return self.propagation.field_of(self.fodf)
+
     def found(self, fodf: Float[Tensor, "x y z coeff"], drawn: Drawn) -> Propagated:
         """Track a predicted fODF from the same seeds; differentiable in it."""
-        return self.propagation.run(fodf, drawn.seeds_mm, drawn.directions)
+        beside = None
+        if self.with_amplitudes and drawn.target.streamlines is not None:
+            beside = self._field, drawn.target.streamlines
+        return self.propagation.run(fodf, drawn.seeds_mm, drawn.directions, beside)

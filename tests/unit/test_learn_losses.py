@@ -12,6 +12,7 @@ from difftract_bids.config.training import LossConfig
 from difftract_bids.core.streamlines import Streamlines
 from difftract_bids.errors import ConfigError, InputError
 from difftract_bids.learn.losses import (
+    Amplitudes,
     Objective,
     Propagated,
     correlation_loss,
@@ -329,7 +330,9 @@ def test_the_density_of_no_streamlines_is_in_the_graph():
 
 def everything(seed: int) -> Propagated:
     lines = of(wiggly(8, seed), wiggly(5, seed + 1), seed_vertex=[2, 2])
-    return Propagated(lines, symmetric(4, seed), tract_density(lines, (9, 8, 7), VOX2RAS))
+    amplitudes = Amplitudes(*(torch.full((3,), 0.2),) * 2, cutoff=0.1, softness=0.02)
+    density = tract_density(lines, (9, 8, 7), VOX2RAS)
+    return Propagated(lines, symmetric(4, seed), density, amplitudes)
 
 
 def test_the_total_is_the_weighted_sum_of_the_parts_and_zero_at_the_target():
@@ -354,5 +357,6 @@ def test_losses_of_weight_zero_are_not_worked_out():
 
 
 def test_a_loss_of_what_is_not_there_is_refused():
-    with pytest.raises(ConfigError, match="no connectome"):
-        Objective(LossConfig(connectome_log=1.0))(everything(0), Propagated())
+    for loss, what in (("connectome_log", "connectome"), ("survival", "amplitudes")):
+        with pytest.raises(ConfigError, match=f"no {what}"):
+            Objective(LossConfig(**{loss: 1.0}))(Propagated(), Propagated())

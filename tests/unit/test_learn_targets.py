@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from problems import fodf_of, scaling
@@ -46,6 +48,7 @@ def target_of(fodf: torch.Tensor, **settings: object) -> PropagationTarget:
         parcellation=labels(),
         node_labels=torch.tensor([3, 7, 11, 20, 99]),
         with_density=True,
+        with_amplitudes=settings.get("survival_softness", 0.05) is not None,
         **settings,
     )
 
@@ -87,7 +90,8 @@ def test_every_loss_falls_as_the_prediction_nears_the_target():
 def test_the_derivative_of_all_losses_together_is_right():
     target = target_of(bending(0.4))
     drawn = target.draw(60, random_seed=4)
-    objective = Objective(ALL)
+    # Survival is compared where streamlines happen to be: that they move is not in its derivative.
+    objective = Objective(replace(ALL, survival=0.0))
     start = bending(0.31)
     way = bending(0.45) - start
 

@@ -10,8 +10,10 @@ from difftract_bids.learn.losses.fodf import fodf_loss
 from difftract_bids.learn.losses.objective import LossParts, Objective
 from difftract_bids.learn.losses.propagated import Propagated
 from difftract_bids.learn.losses.streamlines import StreamlineLosses, streamline_losses
+from difftract_bids.learn.losses.survival import Amplitudes, survival_loss
 
 __all__ = [
+    "Amplitudes",
     "LossParts",
     "Objective",
     "Propagated",
@@ -22,5 +24,6 @@ __all__ = [
     "log_count_loss",
     "relative_loss",
     "streamline_losses",
+    "survival_loss",
     "tract_density",
 ]

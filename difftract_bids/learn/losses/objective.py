@@ -21,6 +21,7 @@ from difftract_bids.learn.losses.density import density_loss
 from difftract_bids.learn.losses.fodf import fodf_loss
 from difftract_bids.learn.losses.propagated import Propagated
 from difftract_bids.learn.losses.streamlines import streamline_losses
+from difftract_bids.learn.losses.survival import survival_loss
 
 _OF_STREAMLINES = ("points", "directions", "ends")
 _OF_CONNECTOMES = {
@@ -111,6 +112,8 @@ class Objective:
         for name, loss in _OF_CONNECTOMES.items():
             if name in self.weights:
                 parts[name] = loss(*_both(found, target, "connectome"))
+        if "survival" in self.weights:
+            parts["survival"] = survival_loss(_there(found.amplitudes, "amplitudes"))
         if self.needs_density:
             parts["density"] = density_loss(*_both(found, target, "density"))
         return LossParts(parts, self.weights, n_compared)
@@ -132,12 +135,15 @@ class Objective:
 
 
 def _both(found: Propagated, target: Propagated, name: str) -> tuple[Any, Any]:
-    given, wanted = getattr(found, name), getattr(target, name)
-    if given is None or wanted is None:
+    return _there(getattr(found, name), name), _there(getattr(target, name), name)
+
+
+def _there(part: Any, name: str) -> Any:  # noqa: ANN401 - whatever a loss compares
+    if part is None:
         raise ConfigError(
             f"There is no {name} for a loss to compare.",
             where="LossConfig",
-            remedy="Give a parcellation (for connectomes), ask the target for densities, or set "
-            "the weight of this loss to 0.",
+            remedy="Give a parcellation (for connectomes), a target fODF (for survival), ask the "
+            "target for densities, or set the weight of this loss to 0.",
         )
-    return given, wanted
+    return part
