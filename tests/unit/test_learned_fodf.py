@@ -37,6 +37,9 @@ from difftract_bids.workflows.fodf import fodf_methods
 TRAINING = {"participants": ["03", "04", "05"], "dataset": "Some group"}
 AFFINE = np.diag([-2.0, 2.0, 2.0, 1.0])
 
+#: Of one fibre, relative to b=0.
+RESPONSE = (0.9, -0.5, 0.2)
+
 
 class Linear(nn.Module):
     """An architecture that is not built in."""
@@ -49,11 +52,13 @@ class Linear(nn.Module):
         return self.only(signal)
 
 
-def network_for(acquisition, *, architecture=DEFAULT_ARCHITECTURE, lmax=4, **options):
+def network_for(
+    acquisition, *, architecture=DEFAULT_ARCHITECTURE, lmax=4, response=None, **options
+):
     """Make a network whose weights are random."""
     if architecture == DEFAULT_ARCHITECTURE:
         options = {"width": 4, "n_blocks": 1}
-    settings = NetworkSettings(architecture, acquisition, 2, lmax, options)
+    settings = NetworkSettings(architecture, acquisition, 2, lmax, options, response)
     kind = None if architecture == DEFAULT_ARCHITECTURE else Linear
     return FODFNetwork(settings, architecture_class=kind)
 
@@ -93,6 +98,7 @@ def test_the_plan_knows_the_network_and_what_it_was_trained_on(dataset, model):
     text = fodf_methods(FodfConfig(fodf_model_file=str(model)), "learned", chosen.network)
     assert "from 3 participants (Some group)" in text
     assert "8 directions at b = 1000 s/mm²" in text
+    assert "It is given the signal" in text  # and nothing that was deconvolved
     assert str(model.parent) not in text
 
 
@@ -268,7 +274,7 @@ def run(tmp_path_factory):
     save_volume(mask, AFFINE, folder / "mask.nii.gz")
     bval, bvec = write_gradients(table, AFFINE, folder / "dwi")
     met = Acquisition.of(read_gradients(bval, bvec, AFFINE), AFFINE)
-    network = network_for(replace(met, n_directions=(40,)))
+    network = network_for(replace(met, n_directions=(40,)), response=RESPONSE)
     with torch.no_grad():  # the last layer starts at zero
         for weight in network.parameters():
             weight.add_(0.05 * torch.randn(weight.shape, generator=torch.manual_seed(1)))
@@ -302,6 +308,9 @@ def test_the_sidecar_names_the_model_its_digest_its_training_and_what_differs(ru
     assert said["SHA256"] == run.digest
     assert said["File"] == "model.safetensors"
     assert said["TrainedFor"]["Directions"] == [40]
+    assert said["CommonResponse"] == list(RESPONSE)
+    told = TrainedModel.of(run.inputs["model_file"]).in_words()
+    assert "corrects constrained spherical deconvolution" in told
     assert sidecar["FODFModel"] == "learned"
     assert sidecar["TrainingData"] == {"Participants": 3, "Datasets": ["Some group"]}
     assert sidecar["OrientationEncoding"]["SphericalHarmonicDegree"] == 4
