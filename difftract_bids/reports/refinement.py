@@ -120,8 +120,10 @@ def _draw_course(
     steps = np.arange(len(loss))
     other = axes.twinx()
     own = np.full(len(loss), np.nan) if judged is None else judged
+    # After the last step only the fixed seeds are tracked: that is a dot, and no turn of the line.
+    course = np.where(loss == own, np.nan, loss)
     for panel, values, color, label in (
-        (axes, loss, CATEGORIES[0], "loss (line: as the steps see it; dots: fixed seeds)"),
+        (axes, course, CATEGORIES[0], "loss (line: as the steps see it; dots: fixed seeds)"),
         (other, misfit, CATEGORIES[1], "misfit of the signal"),
     ):
         panel.plot(steps, values, color=color, alpha=0.5 if judged is not None else 1.0)
