@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,8 @@ SHELL_WIDTH_S_MM2 = 100.0
 _OTHER_SCAN, _OTHER_SCAN_S_MM2 = 0.05, 80.0
 #: Below this the angular contrast is too small to be deconvolved, if there is a choice.
 _MIN_BVAL_S_MM2 = 700.0
+#: Directions of a shell that is deconvolved, if there is a choice: the unknowns of lmax 4.
+_ENOUGH = 15
 
 
 @dataclass(frozen=True)
@@ -146,8 +149,7 @@ def read_gradients(
 def deconvolution_shell(gradients: GradientTable) -> tuple[float, Bool[np.ndarray, " volume"]]:
     """Choose the shell that is deconvolved: its mean b-value (s/mm²) and which volumes it has.
 
-    The largest b-value with at least 15 directions (lmax 4) and b >= 700 s/mm²; failing that, the
-    shell with most directions, the larger b-value among equals.
+    See `choose_deconvolved`.
 
     Raises
     ------
@@ -155,18 +157,37 @@ def deconvolution_shell(gradients: GradientTable) -> tuple[float, Bool[np.ndarra
         If no shell has six directions.
     """
     shells = [shell for shell in gradients.shell_volumes() if shell[0] > 0]
-    usable = [shell for shell in shells if shell[1].sum() >= _MIN_DIRECTIONS]
+    return shells[choose_deconvolved([(bval, int(volumes.sum())) for bval, volumes in shells])]
+
+
+def choose_deconvolved(shells: Sequence[tuple[float, int]]) -> int:
+    """Choose the shell that is deconvolved, by its place.
+
+    The largest b-value with at least 15 directions (lmax 4) and b >= 700 s/mm²; failing that, the
+    shell with most directions, the larger b-value among equals.
+
+    Parameters
+    ----------
+    shells
+        Mean b-value, s/mm², and number of directions of each shell but b=0.
+
+    Raises
+    ------
+    GradientError
+        If no shell has six directions.
+    """
+    usable = [place for place, (_, n) in enumerate(shells) if n >= _MIN_DIRECTIONS]
     if not usable:
-        found = ", ".join(f"b={bval:.0f}: {volumes.sum()}" for bval, volumes in shells) or "none"
+        found = ", ".join(f"b={bval:.0f}: {n}" for bval, n in shells) or "none"
         raise GradientError(
             f"No shell has the {_MIN_DIRECTIONS} directions an fODF needs (directions per "
             f"shell: {found}).",
             remedy="Leave this run out, or merge the parts of the acquisition.",
         )
-    good = [shell for shell in usable if shell[0] >= _MIN_BVAL_S_MM2 and shell[1].sum() >= 15]
+    good = [at for at in usable if shells[at][0] >= _MIN_BVAL_S_MM2 and shells[at][1] >= _ENOUGH]
     if good:
-        return max(good, key=lambda shell: shell[0])
-    return max(usable, key=lambda shell: (shell[1].sum(), shell[0]))
+        return max(good, key=lambda at: shells[at][0])
+    return max(usable, key=lambda at: (shells[at][1], shells[at][0]))
 
 
 def write_gradients(

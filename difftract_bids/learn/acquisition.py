@@ -12,7 +12,7 @@ from torch import Tensor
 
 from difftract_bids.core.sh import n_coefficients
 from difftract_bids.errors import InputError
-from difftract_bids.io.gradients import GradientTable, is_same_shell
+from difftract_bids.io.gradients import GradientTable, choose_deconvolved, is_same_shell
 from difftract_bids.learn.frame import VoxelFrame
 
 #: Voxel sizes that differ by less than this share count as the same.
@@ -69,6 +69,20 @@ class Acquisition:
         fewest = min(self.n_directions, default=0)
         usable = [k for k in range(0, _MAX_SIGNAL_LMAX + 1, 2) if n_coefficients(k) <= fewest]
         return max(usable, default=0)
+
+    @property
+    def deconvolved_s_mm2(self) -> float:
+        """The b-value of the shell that is deconvolved, s/mm², see `choose_deconvolved`.
+
+        That of a scan with other numbers of directions might be another one.
+
+        Raises
+        ------
+        GradientError
+            If no shell has six directions.
+        """
+        shells = list(zip(self.shells_s_mm2, self.n_directions, strict=True))
+        return self.shells_s_mm2[choose_deconvolved(shells)]
 
     def check(self, met: Acquisition, *, signal_lmax: int | None = None) -> list[str]:
         """Compare a scan with this, which a model was trained for.

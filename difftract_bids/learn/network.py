@@ -134,8 +134,14 @@ class FODFNetwork(nn.Module):
         )
         signal = signal_sh(dwi, gradients, mask, self.settings.signal_lmax)
         if self.settings.response is not None:
-            response, lmax = self.settings.response, self.settings.lmax
-            start = deconvolved_sh(dwi, gradients, mask, response, lmax)
+            start = deconvolved_sh(
+                dwi,
+                gradients,
+                mask,
+                self.settings.response,
+                bval_s_mm2=self.settings.acquisition.deconvolved_s_mm2,
+                lmax=self.settings.lmax,
+            )
             signal = torch.cat([signal, start], dim=3)
         return VoxelFrame.of(vox2ras).to_frame(signal, self.settings.input_lmaxes)
 

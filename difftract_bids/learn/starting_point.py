@@ -15,13 +15,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from difftract_bids.core.deconvolution import CSD
 from difftract_bids.errors import InputError
-from difftract_bids.io.gradients import GradientTable, deconvolution_shell
+from difftract_bids.io.gradients import GradientTable
 from difftract_bids.learn.representation import relative_signal
 from difftract_bids.learn.scan import Scan
-from difftract_bids.modelling.deconvolution import build_deconvolution
 from difftract_bids.modelling.response import average_responses, estimate_response
-from difftract_bids.modelling.zonal import Response
 
 #: Value of the first spherical harmonic: a signal's mean over its first coefficient.
 _Y00 = 1 / math.sqrt(4 * math.pi)
@@ -81,6 +80,8 @@ def deconvolved_sh(
     gradients: GradientTable,
     mask: Bool[Tensor, "x y z"] | None,
     response: Sequence[float],
+    *,
+    bval_s_mm2: float,
     lmax: int,
 ) -> Float[Tensor, "x y z coeff"]:
     """Deconvolve the signal relative to b=0, differentiably.
@@ -91,6 +92,8 @@ def deconvolved_sh(
         See `signal_sh`.
     response
         From `common_response`.
+    bval_s_mm2
+        Of its shell, s/mm²; one of the table's.
     lmax
         Largest degree of the fODFs.
 
@@ -100,12 +103,14 @@ def deconvolved_sh(
         SH coefficients in MRtrix3's basis, scanner axes; zero where the signal is described by
         zeros.
     """
-    bval, _ = deconvolution_shell(gradients)
-    rows = torch.tensor([response], dtype=torch.float64).numpy()
+    _, volumes = min(gradients.shell_volumes(), key=lambda shell: abs(shell[0] - bval_s_mm2))
     inside, relative = relative_signal(dwi, gradients, mask)
+    zonal = torch.tensor(response, dtype=torch.float64)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*super-resolved", category=UserWarning)
-        model = build_deconvolution(gradients, {"WM": Response((bval,), rows)}, "csd", lmax)
-        (fodf,) = model.to(dwi.device)(relative)
+        model = CSD(
+            torch.from_numpy(gradients.bvecs), zonal, lmax, volumes=torch.from_numpy(volumes)
+        )
+        fodf = model.to(dwi.device)(relative)
     image = relative.new_zeros((*dwi.shape[:3], fodf.shape[-1]))
     return image.index_put((inside,), fodf.to(relative))

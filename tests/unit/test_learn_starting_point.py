@@ -14,6 +14,9 @@ from torch.autograd import gradcheck
 from difftract_bids.core.deconvolution import csd
 from difftract_bids.core.sh import n_coefficients
 from difftract_bids.errors import InputError
+from difftract_bids.io.gradients import deconvolution_shell
+from difftract_bids.learn.acquisition import Acquisition
+from difftract_bids.learn.architectures import DEFAULT_ARCHITECTURE
 from difftract_bids.learn.making import make_network, settings_of
 from difftract_bids.learn.network import FODFNetwork
 from difftract_bids.learn.network_settings import NetworkSettings
@@ -35,7 +38,7 @@ def relative(dwi: torch.Tensor) -> torch.Tensor:
 
 def test_it_is_csd_of_the_signal_relative_to_b0_whatever_the_gain():
     dwi = networks.signal(table=TABLE, dtype=torch.float64)
-    found = deconvolved_sh(dwi, TABLE, None, RESPONSE, 4)
+    found = deconvolved_sh(dwi, TABLE, None, RESPONSE, bval_s_mm2=1000.0, lmax=4)
     expected = csd(
         relative(dwi),
         torch.from_numpy(TABLE.bvecs),
@@ -45,20 +48,40 @@ def test_it_is_csd_of_the_signal_relative_to_b0_whatever_the_gain():
     )
     torch.testing.assert_close(found, expected)
     gains = 1 + torch.rand(dwi.shape[:3], dtype=torch.float64)[..., None]
-    torch.testing.assert_close(deconvolved_sh(gains * dwi, TABLE, None, RESPONSE, 4), expected)
+    torch.testing.assert_close(
+        deconvolved_sh(gains * dwi, TABLE, None, RESPONSE, bval_s_mm2=1000.0, lmax=4), expected
+    )
+
+
+def test_the_shell_is_that_of_training_whatever_a_scan_has():
+    """By its own directions, this scan would be deconvolved at its other shell."""
+    table = make_scheme([1000.0, 2500.0], 20, 2)
+    trained = replace(Acquisition.of(table, networks.affine()), n_directions=(20, 12))
+    assert trained.deconvolved_s_mm2 == pytest.approx(1000)
+    assert deconvolution_shell(table)[0] == pytest.approx(2500)
+    settings = NetworkSettings(DEFAULT_ARCHITECTURE, trained, 2, 4, {}, RESPONSE)
+    dwi = networks.signal(table=table)
+    found = FODFNetwork(settings).predict(dwi, table, networks.affine())
+    expected = deconvolved_sh(dwi, table, None, RESPONSE, bval_s_mm2=1000.0, lmax=4)
+    torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-4)
+    assert not torch.allclose(
+        found, deconvolved_sh(dwi, table, None, RESPONSE, bval_s_mm2=2500.0, lmax=4), atol=1e-2
+    )
 
 
 def test_it_is_zero_outside_the_mask_and_differentiable_inside():
     dwi = networks.signal((3, 2, 2), TABLE, dtype=torch.float64) / 1000
     mask = torch.ones(3, 2, 2, dtype=torch.bool)
     mask[0] = False
-    found = deconvolved_sh(dwi, TABLE, mask, RESPONSE, 4)
+    found = deconvolved_sh(dwi, TABLE, mask, RESPONSE, bval_s_mm2=1000.0, lmax=4)
     assert not found[~mask].any()
     assert found[mask].any(-1).all()
     some = torch.zeros(3, 2, 2, dtype=torch.bool)
     some[1, 1] = True
     assert gradcheck(
-        lambda x: deconvolved_sh(x, TABLE, some, RESPONSE, 4), dwi.requires_grad_(), atol=1e-6
+        lambda x: deconvolved_sh(x, TABLE, some, RESPONSE, bval_s_mm2=1000.0, lmax=4),
+        dwi.requires_grad_(),
+        atol=1e-6,
     )
 
 
@@ -93,7 +116,9 @@ def test_a_new_network_gives_what_deconvolution_gives():
     network = make_network(settings, config, None)
     one = scans[0]
     found = network.predict(one.dwi, one.gradients, one.vox2ras, one.mask)
-    expected = deconvolved_sh(one.dwi, one.gradients, one.mask, settings.response, 4)
+    expected = deconvolved_sh(
+        one.dwi, one.gradients, one.mask, settings.response, bval_s_mm2=1000.0, lmax=4
+    )
     torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-4)
 
 
