@@ -86,7 +86,9 @@ def plot_refinement(
     figure = new_figure(_PANEL_IN * n_panels + 0.6, _PANEL_IN)
     panels = figure.subplots(1, n_panels, squeeze=False, width_ratios=[1.15] + [1] * len(shown))[0]
     left = 0.62 / figure.get_figwidth()
-    figure.subplots_adjust(left=left, right=0.94, bottom=0.13, top=0.84, wspace=0.22)
+    # At the right of all there is a colour bar, or the axis of the misfit.
+    right = 0.94 if shown else 1 - 0.85 / figure.get_figwidth()
+    figure.subplots_adjust(left=left, right=right, bottom=0.13, top=0.84, wspace=0.22)
     _draw_course(panels[0], loss, misfit, judged)
     shortened = target if len(target) < 48 else f"...{target[-44:]}"
     panels[0].set_title(
