@@ -77,6 +77,12 @@ class Grid:
         index = torch.minimum(rounded.clamp(min=0), self._size(voxel) - 1).long()
         return self._flat(*index)
 
+    def is_in(
+        self, marked: Bool[Tensor, "*grid"], voxel: Float[Tensor, "3 n"]
+    ) -> Bool[Tensor, " n"]:
+        """Tell which coordinates lie in a marked voxel of the image (flat ones in C order)."""
+        return self.contains(voxel) & marked.reshape(-1)[self.nearest(voxel)]
+
     def corners(
         self, voxel: Float[Tensor, "3 n"]
     ) -> tuple[Int[Tensor, "n 8"], Float[Tensor, "3 n"], Bool[Tensor, "3 n"]]:

@@ -265,7 +265,7 @@ class TractogramTarget:
         middles = Middles.of(self.points_mm, self.offsets, step_mm)
         grid = Grid.from_affine(tuple(subject.mask.shape), subject.vox2ras, subject.mask.device)
         voxel = grid.to_voxel(middles.centres_mm().to(subject.mask.device).T)
-        inside = grid.contains(voxel) & subject.mask.flatten()[grid.nearest(voxel)]
+        inside = grid.is_in(subject.mask, voxel)
         long_enough = middles.half_steps.to(inside.device) > 0
         usable = torch.nonzero(inside & long_enough).squeeze(1).to(self.offsets.device)
         if not len(usable):

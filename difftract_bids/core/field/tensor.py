@@ -160,7 +160,7 @@ class TensorField:
         its derivative: their difference counts as no less than 0.0005 of the largest.
         """
         voxel = self.grid.to_voxel(position_mm)
-        inside = self.grid.contains(voxel) & self.occupied[self.grid.nearest(voxel)]
+        inside = self.grid.is_in(self.occupied, voxel)
         # An eigenvector's error is that of the tensor, magnified: add none in float64.
         tensor = self.tensors_at(voxel).double()
         with torch.no_grad():

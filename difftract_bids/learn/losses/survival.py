@@ -18,7 +18,6 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from difftract_bids.core.field import FodfField
-from difftract_bids.core.interpolation import Grid
 from difftract_bids.core.streamlines import Streamlines
 from difftract_bids.core.survival import amplitudes_along
 from difftract_bids.errors import ConfigError
@@ -89,7 +88,7 @@ class Amplitudes:
                 other = amplitudes_along(wanted, longer)
             # The outermost vertices count as sure, whatever is there: ∞.
             counted = other.isfinite() & own.detach().isfinite()
-            counted &= _inside(longer.points, found.grid, mask)
+            counted &= found.grid.is_in(mask, found.grid.to_voxel(longer.points.T))
             ours.append(own[counted])
             theirs.append(other[counted])
         return cls(torch.cat(ours), torch.cat(theirs), cutoff, softness)
@@ -150,8 +149,3 @@ def beyond_ends(streamlines: Streamlines) -> Streamlines:
         found[longer[:-1] + 2 - steps] = points[first] + steps * before
         found[longer[1:] - 3 + steps] = points[last] + steps * after
     return replace(streamlines, points=found, offsets=longer)
-
-
-def _inside(points: Float[Tensor, "p 3"], grid: Grid, mask: Tensor) -> Bool[Tensor, " p"]:
-    voxel = grid.to_voxel(points.T.double())
-    return grid.contains(voxel) & mask.flatten()[grid.nearest(voxel)]
