@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from datasets import real_data
 from mrtrix import Scene, human_scene, run_mrtrix
+from scipy.special import expit
 
 from difftract_bids.bids.nodes import load_labels, read_nodes
 from difftract_bids.io.images import Volume, load_volume, save_volume
@@ -85,6 +86,43 @@ def tensor_map_of(scene: Scene, name: str) -> Path:
             *("tensor2metric", tensor, f"-{name}", path, "-mask", scene.mask_file, "-quiet")
         ),
     )
+
+
+def tissues_of(scene: Scene) -> Path:
+    """Guess fractions of tissue from tensor maps; grey matter in the middle is deep.
+
+    On a finer grid. Not where tissue is, but mixed and rough like it, to compare two programs.
+    """
+
+    def guess(path: Path) -> None:
+        fa, md = (load_volume(tensor_map_of(scene, name), ndim=3).data for name in ("fa", "adc"))
+        fluid, white = expit((md - 1.6e-3) / 2e-4), expit((fa - 0.2) / 0.04)
+        index = np.stack(np.meshgrid(*map(np.arange, fa.shape), indexing="ij"), axis=-1)
+        inside = index[scene.mask.numpy()]
+        place = (index - inside.mean(0)) / inside.std(0)
+        middle = expit((0.9 - np.linalg.norm(place, axis=-1)) / 0.1)
+        grey = (1 - fluid) * (1 - white)
+        parts = [grey * (1 - middle), grey * middle, (1 - fluid) * white, fluid, 0 * fluid]
+        tissues = np.stack(parts, axis=-1) * scene.mask.numpy()[..., None]
+        finer = scene.vox2ras.numpy().copy()
+        finer[:3, :3] /= 2
+        tissues = np.clip(zoom_by_two(tissues), 0, 1)
+        total = tissues.sum(-1, keepdims=True)
+        tissues = np.where(total > 0.5, tissues / np.maximum(total, 0.5), 0)
+        save_volume(tissues.astype(np.float32), finer, path)
+
+    return _once(scene, "5tt.nii.gz", guess)
+
+
+def zoom_by_two(image: np.ndarray) -> np.ndarray:
+    """Interpolate an image between its voxels, twice as many along each of the first axes."""
+    for axis in range(3):
+        after = np.concatenate([np.delete(image, 0, axis), np.take(image, [-1], axis)], axis)
+        both = np.stack([image, (image + after) / 2], axis + 1)
+        shape = list(image.shape)
+        shape[axis] *= 2
+        image = both.reshape(shape)
+    return image
 
 
 def nodes_of(scene: Scene) -> Path:

@@ -69,6 +69,14 @@ def whole_agrees(pair: Pair, tolerance_mm: float = TOLERANCE_MM) -> bool:
     return bool(max(there, back) < tolerance_mm)
 
 
+def vertices_agree(pair: Pair, tolerance_mm: float) -> bool:
+    """Whether both have as many vertices, one of them the seed, and each is as close as that."""
+    if pair.ours is None or pair.ours.shape != pair.theirs.shape:
+        return False
+    alike = pair.our_seed == pair.their_seed
+    return bool(alike and _distances(pair.ours, pair.theirs).max() < tolerance_mm)
+
+
 def share(results: list[bool]) -> float:
     return sum(results) / len(results)
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from problems import circles, crossing_bundles, fodf_of, oblique, voxel_centres_mm
 
-from difftract_bids.core import Streamlines, TrackingConfig, random_seeds, track
+from difftract_bids.core import Anatomy, Streamlines, TrackingConfig, random_seeds, track
 from difftract_bids.core.regions import RegionImage, Regions, Sphere
 
 INTEGRATORS = ["euler", "midpoint", "rk4", "rk4_classic"]
@@ -31,8 +31,14 @@ class Case:
     def mask(self) -> torch.Tensor:
         return self.fodf[..., 0] != 0
 
-    def track(self, config: TrackingConfig, regions: Regions | None = None) -> Streamlines:
-        return track(self.fodf, self.seeds, self.starts, self.vox2ras, config, None, regions)
+    def track(
+        self,
+        config: TrackingConfig,
+        regions: Regions | None = None,
+        anatomy: Anatomy | None = None,
+    ) -> Streamlines:
+        given = (self.fodf, self.seeds, self.starts, self.vox2ras)
+        return track(*given, config, None, regions, anatomy)
 
 
 def crossing_case(
@@ -70,6 +76,39 @@ def filled_case(n_seeds: int = 160, lmax: int = 8) -> Case:
     starts = torch.randn(n_seeds, 3, generator=generator, dtype=torch.float64)
     starts[::2] = torch.tensor([0.0, 1.0, 0.0]) + 0.3 * starts[::2]
     return Case(fodf, affine, seeds, starts)
+
+
+def anatomy_of(case: Case, *, crop_at_gmwmi: bool = False) -> Anatomy:
+    """Tissue on a finer grid of its own: cortex around, deep grey, fluid and a lesion within.
+
+    Borders are as wide as a voxel, and noisy, so that rules meet all sorts of mixtures.
+    """
+    shape = tuple(case.fodf.shape[:3])
+    corners = voxel_centres_mm(shape, case.vox2ras).reshape(-1, 3)
+    low, high = corners.amin(0) - 3.0, corners.amax(0) + 3.0
+    size_mm = torch.tensor([1.1, 1.3, 1.2], dtype=torch.float64)
+    affine = torch.diag(torch.cat([size_mm, torch.ones(1, dtype=torch.float64)]))
+    affine[:3, 3] = low
+    n = torch.ceil((high - low) / size_mm).int().tolist()
+    centres = voxel_centres_mm(tuple(n), affine)
+    index = (centres - case.vox2ras[:3, 3]) @ torch.linalg.inv(case.vox2ras[:3, :3]).T
+    extent = torch.tensor(shape) / 2.0
+    place = (index - extent + 0.5) / extent  # -1 to 1 across the fODFs
+
+    def ball(middle: tuple[float, float, float], radius: float) -> torch.Tensor:
+        distance = (place - torch.tensor(middle, dtype=torch.float64)).norm(dim=-1)
+        return torch.sigmoid((radius - distance) / 0.05)
+
+    generator = torch.Generator().manual_seed(3)
+    deep, lesion = ball((0.05, 0.35, 0.1), 0.25), ball((-0.35, -0.3, 0.0), 0.2)
+    fluid, white = ball((0.45, -0.2, -0.1), 0.15), ball((0.0, 0.0, 0.0), 0.8)
+    inside = ball((0.0, 0.0, 0.0), 1.1)
+    rest = 1 - torch.maximum(torch.maximum(deep, lesion), fluid)
+    parts = [inside * (1 - white) * rest, deep, white * rest, fluid, lesion]
+    tissues = torch.stack(parts, dim=-1)
+    tissues = tissues + 0.05 * torch.rand(tissues.shape, generator=generator) * (tissues > 0.02)
+    tissues = torch.where(inside[..., None] > 0.3, tissues, 0).float()
+    return Anatomy(tissues.to(case.fodf.device), affine, crop_at_gmwmi)
 
 
 def regions_of(name: str, case: Case) -> Regions:
@@ -152,7 +191,10 @@ def agreement(one: Streamlines, other: Streamlines) -> Agreement:
 
 
 def with_gradients(
-    case: Case, config: TrackingConfig, regions: Regions | None = None
+    case: Case,
+    config: TrackingConfig,
+    regions: Regions | None = None,
+    anatomy: Anatomy | None = None,
 ) -> tuple[Streamlines, torch.Tensor, torch.Tensor]:
     """Track, and differentiate a fixed random projection of all vertices by fODF and seeds.
 
@@ -164,7 +206,7 @@ def with_gradients(
         fodf=case.fodf.detach().clone().requires_grad_(),
         seeds=case.seeds.detach().clone().requires_grad_(),
     )
-    result = grown.track(config, regions)
+    result = grown.track(config, regions, anatomy)
     (result.points * weights_of(result)).sum().backward()
     return result, grown.fodf.grad, grown.seeds.grad
 

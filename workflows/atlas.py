@@ -7,9 +7,9 @@ from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
 from difftract_bids.bids.atlases import Atlas, parcellation_of
+from difftract_bids.bids.figures import edge_measures
 from difftract_bids.bids.given_files import connectome_of
 from difftract_bids.bids.nodes import read_nodes
-from difftract_bids.bids.outputs import edge_measures
 from difftract_bids.bids.plan import Plan
 from difftract_bids.bids.runs import DWIRun
 from difftract_bids.workflows.anatomical import init_parcellation_wf

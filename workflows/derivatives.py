@@ -6,6 +6,8 @@ from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
+from difftract_bids.bids.confounds_sidecar import confounds_metadata, outliers_metadata
+from difftract_bids.bids.figures import figure_entities
 from difftract_bids.bids.fodf_sidecars import (
     estimation_metadata,
     map_metadata,
@@ -15,7 +17,6 @@ from difftract_bids.bids.fodf_sidecars import (
 from difftract_bids.bids.given_fodf import fodf_of
 from difftract_bids.bids.outputs import (
     OUTPUTS,
-    figure_entities,
     is_wanted,
     output_entities,
     output_path,
@@ -24,7 +25,7 @@ from difftract_bids.bids.outputs import (
 from difftract_bids.bids.plan import Plan
 from difftract_bids.bids.runs import DWIRun
 from difftract_bids.bids.sidecars import node_table_metadata, tensor_metadata
-from difftract_bids.bids.uris import derivative_uri, raw_uri
+from difftract_bids.bids.uris import derivative_uri, input_uri
 from difftract_bids.interfaces.fodf import TISSUE_FIELDS
 from difftract_bids.interfaces.fodf_maps import ConvertFODF
 from difftract_bids.interfaces.outputs import DerivativesSink
@@ -47,12 +48,12 @@ def init_run_derivatives_wf(
 
     Inputs
     ------
-    preproc_dwi, preproc_bval, preproc_bvec, mask, dwiref, fa, md, colour_fa, fodf, fodf_gm,
-    fodf_csf, refined_fodf, response_wm, response_gm, response_csf, afdtotal, nufo, peak,
-    tractogram, weights, hdf5
+    preproc_dwi, preproc_bval, preproc_bvec, mask, dwiref, sigma, confounds, outliers, fa, md,
+    colour_fa, fodf, fodf_gm, fodf_csf, refined_fodf, response_wm, response_gm, response_csf,
+    afdtotal, nufo, peak, tractogram, weights, hdf5
         Files, by the names of :data:`difftract_bids.bids.outputs.OUTPUTS`, as far as the run has
         them. fODFs are in MRtrix's basis; they are saved in the one asked for.
-    t1w_dwi, t1w_to_dwi, dwi_to_t1w
+    t1w_dwi, t1w_to_dwi, dwi_to_t1w, five_tissue_types
         The same, for runs with a T1w.
     fodf_metadata, fodf_gm_metadata, fodf_csf_metadata, refined_fodf_metadata,
     tractogram_metadata, weights_metadata
@@ -61,13 +62,17 @@ def init_run_derivatives_wf(
     config = plan.config
     preprocessed = derivative_uri(output_path(run, "preproc_dwi", config))
     fodf = derivative_uri(output_path(run, "fodf", config))
-    denoised = config.preprocessing.denoise_method != "none"
-    raw = [raw_uri(run.dwi, plan.bids_dir)]
     sidecars = {
-        "preproc_dwi": run.metadata
-        | {"Sources": raw, "SkullStripped": False, "Denoised": denoised},
+        "preproc_dwi": _series_sidecar(plan, run),
         "preproc_bval": {},
         "preproc_bvec": {},
+        "sigma": {
+            "Sources": [input_uri(part.dwi, plan.datasets) for part in run.parts],
+            "Description": "Standard deviation of the noise before denoising",
+            "Units": "arbitrary",
+        },
+        "confounds": {"Sources": [preprocessed], **confounds_metadata()},
+        "outliers": {"Sources": [preprocessed], **outliers_metadata()},
         "mask": {"Sources": [preprocessed], "Type": "Brain"},
         "dwiref": {"Sources": [preprocessed], "Description": "Mean b=0 image"},
         "fa": {"Sources": [preprocessed], **tensor_metadata("fa")},
@@ -85,18 +90,81 @@ def init_run_derivatives_wf(
         sidecars["weights"] = {"Sources": [tracked_uri, compared]}
     if is_wanted("hdf5", run, config):
         sidecars["hdf5"] = _hdf5_sidecar(plan, run)
-    if run.t1w is not None:
-        dwiref = derivative_uri(output_path(run, "dwiref", config))
-        both = [raw_uri(run.t1w, plan.bids_dir), dwiref]
-        sidecars |= {
-            "t1w_dwi": {"Sources": both, "SpatialReference": dwiref, "SkullStripped": False},
-            "t1w_to_dwi": {"Sources": both, "Type": "rigid"},
-            "dwi_to_t1w": {"Sources": both, "Type": "rigid"},
-        }
+    sidecars |= _anatomy_sidecars(plan, run)
+    sidecars = {key: sidecar for key, sidecar in sidecars.items() if is_wanted(key, run, config)}
     images = [key for key in _FODFS if key in sidecars]
     at_run_time = [*(f"{key}_metadata" for key in images), "tractogram_metadata"]
     at_run_time += ["weights_metadata"] if "weights" in sidecars else []
     return _saving_wf(plan, run, sidecars, at_run_time, name=name)
+
+
+def _series_sidecar(plan, run):
+    """Say what was done to the series, here or elsewhere."""
+    said = {
+        "Sources": [input_uri(part.dwi, plan.datasets) for part in run.parts],
+        "SkullStripped": False,
+    }
+    if run.preprocessed is not None:
+        return run.metadata | said | {"PreprocessedBy": run.preprocessed.origin}
+    config = plan.config.preprocessing
+    size_mm = config.output_resolution_mm
+    return (
+        run.metadata
+        | said
+        | {
+            "Denoised": config.denoise_method != "none",
+            "DenoisingMethod": config.denoise_method,
+            "MotionCorrection": config.motion_correction,
+            "SusceptibilityCorrection": run.distortion.method,
+            "BiasCorrection": config.bias_correction,
+        }
+        | ({} if size_mm is None else {"Resolution": f"Isotropic voxels of {size_mm:g} mm"})
+    )
+
+
+def _anatomy_sidecars(plan, run):
+    """Describe the T1w, its alignment and its tissues."""
+    if run.t1w is None:
+        return {}
+    dwiref = derivative_uri(output_path(run, "dwiref", plan.config))
+    t1w = input_uri(run.t1w, plan.datasets)
+    both = [t1w, dwiref]
+    tissue = [path for path in (run.anatomy.aparcaseg, *run.anatomy.probseg.values()) if path]
+    of_tissue = [input_uri(path, plan.datasets) for path in tissue] or [t1w]
+    return {
+        "t1w_dwi": {"Sources": both, "SpatialReference": dwiref, "SkullStripped": False},
+        "t1w_to_dwi": {"Sources": both, "Type": "rigid"},
+        "dwi_to_t1w": {"Sources": both, "Type": "rigid"},
+        "five_tissue_types": {
+            "Sources": [*of_tissue, dwiref],
+            "SpatialReference": dwiref,
+            "Description": "Fractions of tissue, in the order and format of MRtrix3's 5TT images",
+            "LabelMap": ["cortical GM", "subcortical GM", "WM", "CSF", "pathological"],
+        },
+    }
+
+
+def init_template_derivatives_wf(plan: Plan, run: DWIRun, template: str) -> LiterateWorkflow:
+    """Save what joins a template to a run.
+
+    Parameters
+    ----------
+    plan, run
+        What was done.
+    template
+        Name of the template.
+
+    Inputs
+    ------
+    template_to_dwi, dwi_to_template
+        Transforms, ITK HDF5; the second one only if it was found here.
+    """
+    keys = ["template_to_dwi"]
+    keys += [] if template in run.anatomy.from_template else ["dwi_to_template"]
+    dwiref = derivative_uri(output_path(run, "dwiref", plan.config))
+    sidecar = {"Sources": [dwiref], "Type": "nonlinear", "Template": template}
+    name = f"{template}_derivatives_wf"
+    return _saving_wf(plan, run, dict.fromkeys(keys, sidecar), [], template=template, name=name)
 
 
 def _fodf_of(run):
@@ -216,11 +284,12 @@ def init_atlas_sink(
     return _sink(plan, run, name, entities, {"Sources": sources, "Atlas": atlas})
 
 
-def _saving_wf(plan, run, sidecars, at_run_time, *, name, atlas=None):
+def _saving_wf(plan, run, sidecars, at_run_time, *, name, atlas=None, template=None):
     workflow = LiterateWorkflow(name=name)
     inputs = pe.Node(niu.IdentityInterface([*sidecars, *at_run_time]), name="inputnode")
     for key, sidecar in sidecars.items():
-        entities = output_entities(key, run, plan.config) | ({"atlas": atlas} if atlas else {})
+        entities = output_entities(key, run, plan.config, template)
+        entities |= {"atlas": atlas} if atlas else {}
         content = sidecar if OUTPUTS[key].sidecar else {}
         sink = _sink(plan, run, f"ds_{key}", entities, content)
         fields = [(key, "in_file")]
@@ -244,6 +313,6 @@ def _convert(workflow, inputs, sink, key, basis):
 
 def _sink(plan, run, name, entities, sidecar):
     sink = DerivativesSink(
-        base_directory=str(plan.output_dir), source_file=str(run.dwi), **entities, **sidecar
+        base_directory=str(plan.output_dir), source_file=run.source_name, **entities, **sidecar
     )
     return pe.Node(sink, name=name, run_without_submitting=True, mem_gb=0.3)

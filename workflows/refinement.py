@@ -11,7 +11,6 @@ from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
 from difftract_bids.bids.atlases import Atlas, parcellation_of
-from difftract_bids.bids.outputs import REFINEMENT_FIGURE
 from difftract_bids.bids.plan import Plan
 from difftract_bids.bids.runs import DWIRun
 from difftract_bids.config import Config
@@ -77,7 +76,7 @@ def init_refinement_wf(
     size: dict[str, Any] = {"n_procs": omp_nthreads, "mem_gb": 4.0 + 8 * mem_gb}
     refine = pe.Node(RefineFODF(**_settings(plan, run)), name="refine", **size)
     plot = pe.Node(PlotRefinement(), name="plot_refinement", mem_gb=1.0)
-    sink = init_report_sink(plan, run, REFINEMENT_FIGURE)
+    sink = init_report_sink(plan, run, "refinement")
     given = [(name, name) for name in ("dwi", "bval", "bvec", "fodf", "fodf_metadata")]
     workflow.connect([
         (inputs, refine, [*given, ("mask", "brain_mask")]),

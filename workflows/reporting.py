@@ -6,13 +6,16 @@ from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
-from difftract_bids.bids.outputs import EDGE_FIGURE, edge_measures
+from difftract_bids.bids.figures import edge_measures, has_figure
 from difftract_bids.bids.plan import Plan
 from difftract_bids.bids.runs import DWIRun
 from difftract_bids.config import TrackingConfig
 from difftract_bids.interfaces import reportlets
+from difftract_bids.interfaces.anatomical_reportlets import PlotFiveTissueTypes, PlotRegistration
 from difftract_bids.interfaces.fodf import TISSUE_FIELDS
 from difftract_bids.interfaces.fodf_reportlets import PlotResponse, PlotTissues
+from difftract_bids.interfaces.motion_reportlets import PlotMotion
+from difftract_bids.interfaces.preprocessing_reportlets import PlotDenoising
 from difftract_bids.workflows.derivatives import init_report_sink
 
 _FIELDS = [
@@ -20,6 +23,7 @@ _FIELDS = [
     "fodf", "fodf_gm", "fodf_csf", "fodf_metadata", "field",
     "response_wm", "response_gm", "response_csf",
     "preview", "summary", "tractogram_metadata", "counts", "assigned", "notes",
+    "raw", "raw_bval", "denoised", "sigma", "confounds", "outliers",
 ]  # fmt: skip
 
 
@@ -51,6 +55,11 @@ def init_run_report_wf(plan: Plan, run: DWIRun, *, name: str = "report_wf") -> L
         Streamline count matrix of each atlas, and how many streamlines connect its nodes.
     notes
         What the stages want the user to know.
+    raw, raw_bval, denoised, sigma
+        A series before denoising, its b-values, the series after denoising, and its noise, if it
+        was mapped.
+    confounds, outliers
+        Tables of motion and of flagged slices, if motion was corrected.
     """
     workflow = LiterateWorkflow(name=name)
     inputs = pe.Node(niu.IdentityInterface(_FIELDS), name="inputnode")
@@ -65,19 +74,88 @@ def init_run_report_wf(plan: Plan, run: DWIRun, *, name: str = "report_wf") -> L
         "fodf": (reportlets.PlotFODF(cutoff=cutoff), ["fodf", "fa", "mask"]),
         "tractogram": (reportlets.PlotTractogram(), ["preview", "tractogram_metadata", "mask"]),
         "summary": (
-            reportlets.SummariseRun(atlases=[atlas.name for atlas in plan.atlases], **threshold),
+            reportlets.SummariseRun(
+                atlases=[atlas.name for atlas in plan.atlases],
+                decisions=[*run.origins, *run.remarks],
+                **threshold,
+            ),
             [
                 "dwi", "bval", "bvec", "summary", "tractogram_metadata", "fodf_metadata",
                 "counts", "assigned", "notes",
             ],
         ),
         **_fodf_figures(plan, run, threshold),
+        **_preprocessing_figures(plan, run, threshold),
     }  # fmt: skip
     for desc, (interface, fields) in figures.items():
         _draw(workflow, plan, run, desc, interface, inputs, [(field, field) for field in fields])
     if run.t1w is not None:
         pairs = [("dwiref", "dwiref"), ("mask", "mask"), ("t1w_dwi", "t1w")]
         _draw(workflow, plan, run, "coreg", reportlets.PlotCoregistration(), inputs, pairs)
+    return workflow
+
+
+def _preprocessing_figures(plan, run, threshold):
+    """Choose the figures that preprocessing has."""
+    figures = {}
+    if has_figure("denoising", run, plan.config):
+        of_part = ["raw", "raw_bval", "denoised", "sigma"]
+        figures["denoising"] = (PlotDenoising(**threshold), of_part)
+    if has_figure("motion", run, plan.config):
+        figures["motion"] = (PlotMotion(), ["confounds", "outliers"])
+    return figures
+
+
+def init_tissue_report_wf(
+    plan: Plan, run: DWIRun, *, name: str = "tissue_report_wf"
+) -> LiterateWorkflow:
+    """Draw the tissues of a run.
+
+    Parameters
+    ----------
+    plan, run
+        What was done.
+    name
+        Name of the workflow.
+
+    Inputs
+    ------
+    five_tissue_types, t1w
+        Tissues and T1w in the space of the run.
+    """
+    workflow = LiterateWorkflow(name=name)
+    fields = ["five_tissue_types", "t1w"]
+    inputs = pe.Node(niu.IdentityInterface(fields), name="inputnode")
+    pairs = [(field, field) for field in fields]
+    _draw(workflow, plan, run, "tissue", PlotFiveTissueTypes(), inputs, pairs)
+    return workflow
+
+
+def init_template_report_wf(
+    plan: Plan, run: DWIRun, template: str, template_t1w: str
+) -> LiterateWorkflow:
+    """Draw how a template lies on a run.
+
+    Parameters
+    ----------
+    plan, run
+        What was done.
+    template, template_t1w
+        Name of the template, and its T1w without skull.
+
+    Inputs
+    ------
+    t1w, mask
+        T1w, or what stands in for it, and brain mask in the space of the run.
+    warp, affine
+        From the template to that space.
+    """
+    workflow = LiterateWorkflow(name=f"{template}_report_wf")
+    fields = ["t1w", "mask", "warp", "affine"]
+    inputs = pe.Node(niu.IdentityInterface(fields), name="inputnode")
+    pairs = [(field, field) for field in fields]
+    plot = PlotRegistration(template=template_t1w)
+    _draw(workflow, plan, run, "template", plot, inputs, pairs, label=template)
     return workflow
 
 
@@ -132,13 +210,13 @@ def init_atlas_report_wf(
     if measures:
         fields = [(measure, measure) for measure in measures]
         edges = reportlets.PlotEdges()
-        _draw(workflow, plan, run, EDGE_FIGURE, edges, inputs, fields, atlas=atlas)
+        _draw(workflow, plan, run, "edges", edges, inputs, fields, atlas=atlas)
     return workflow
 
 
-def _draw(workflow, plan, run, desc, interface, inputs, fields, *, atlas=None):
+def _draw(workflow, plan, run, desc, interface, inputs, fields, *, atlas=None, label=None):
     node = pe.Node(interface, name=f"plot_{desc}", mem_gb=1.5)
-    sink = init_report_sink(plan, run, desc, atlas=atlas)
+    sink = init_report_sink(plan, run, desc, atlas=atlas, label=label)
     workflow.connect([
         (inputs, node, fields),
         (node, sink, [("out_report", "in_file")]),

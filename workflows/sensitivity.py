@@ -14,8 +14,6 @@ from difftract_bids.bids.edge_targets import EdgeTarget
 from difftract_bids.bids.given_files import regions_of, seeding_of
 from difftract_bids.bids.given_fodf import fodf_of
 from difftract_bids.bids.outputs import (
-    ERRORS_FIGURE,
-    SENSITIVITY_FIGURE,
     output_entities,
     sensitivity_entities,
     sensitivity_maps,
@@ -67,6 +65,8 @@ def init_sensitivity_wf(
         Streamline count matrix; only for standard errors.
     sigma
         Map of the noise; only for standard errors.
+    five_tissue_types
+        Tissue that streamlines obeyed, if they did.
 
     Outputs
     -------
@@ -76,7 +76,7 @@ def init_sensitivity_wf(
     config = plan.config
     workflow = LiterateWorkflow(name=name or f"sensitivity_{atlas.name.replace('+', '_')}_wf")
     workflow.__desc__ = _methods(config)
-    fields = [*_SCENE, *_RESPONSES, "mask", "dwiref", "sigma", "streamlines"]
+    fields = [*_SCENE, *_RESPONSES, "mask", "dwiref", "sigma", "streamlines", "five_tissue_types"]
     inputs = pe.Node(niu.IdentityInterface(fields), name="inputnode")
     outputs = pe.Node(niu.IdentityInterface(["notes"]), name="outputnode")
     targets = [target for name, target in run.edge_targets if name == atlas.name]
@@ -108,7 +108,8 @@ def init_sensitivity_wf(
 def _needed(run: DWIRun) -> list[str]:
     """Name what the derivatives of a run depend on."""
     responses = [f"response_{tissue.lower()}" for tissue in run.fodf_model.tissues]
-    return [*_SCENE, *(responses if run.tracks_fitted_fodf else [])]
+    tissue = ["five_tissue_types"] if run.is_constrained else []
+    return [*_SCENE, *tissue, *(responses if run.tracks_fitted_fodf else [])]
 
 
 def _settings(plan: Plan, run: DWIRun, atlas: Atlas) -> dict[str, Any]:
@@ -116,6 +117,7 @@ def _settings(plan: Plan, run: DWIRun, atlas: Atlas) -> dict[str, Any]:
     config = plan.config
     parts = (
         config.tracking,
+        config.act,
         seeding_of(config.seeding, run),
         regions_of(config.regions, run),
         fodf_of(config.fodf, run),
@@ -149,7 +151,7 @@ def _save_maps(workflow, plan: Plan, run: DWIRun, atlas: Atlas, target: EdgeTarg
         name=f"plot_{target.desc}",
         mem_gb=1.5,
     )
-    sink = init_report_sink(plan, run, SENSITIVITY_FIGURE, atlas=atlas.name, label=target.desc)
+    sink = init_report_sink(plan, run, "sensitivity", atlas=atlas.name, label=target.desc)
     workflow.connect([
         (inputs, plot, [(field, field) for field in ("dwiref", "mask", "parcellation")]),
         (edge, plot, [("sensitivity", "sensitivity"), ("metadata", "metadata")]),
@@ -161,7 +163,7 @@ def _save_errors(workflow, plan: Plan, run: DWIRun, atlas: Atlas, errors, inputs
     entities = output_entities("edge_sd", run, plan.config)
     sink = init_atlas_sink(plan, run, atlas.name, "ds_edge_sd", entities)
     plot = pe.Node(PlotEdgeErrors(), name="plot_errors", mem_gb=1.0)
-    figure = init_report_sink(plan, run, ERRORS_FIGURE, atlas=atlas.name)
+    figure = init_report_sink(plan, run, "errors", atlas=atlas.name)
     workflow.connect([
         (errors, sink, [("sd", "in_file"), ("sd_metadata", "meta_dict")]),
         (inputs, plot, [("streamlines", "count")]),

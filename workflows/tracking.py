@@ -10,6 +10,7 @@ from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
 from difftract_bids.config import (
+    ActConfig,
     ConnectomeConfig,
     OutputConfig,
     RegionsConfig,
@@ -19,7 +20,7 @@ from difftract_bids.config import (
 from difftract_bids.interfaces.tracking import TrackStreamlines
 from difftract_bids.validation import parse_numbers
 
-_INPUTS = ["fodf", "mask", "dwi", "bval", "bvec", "images"]
+_INPUTS = ["fodf", "mask", "dwi", "bval", "bvec", "images", "five_tissue_types"]
 _OUTPUTS = ["tractogram", "summary", "preview", "metadata", "notes"]
 
 
@@ -29,6 +30,7 @@ def init_tracking_wf(
     output: OutputConfig,
     regions: RegionsConfig | None = None,
     connectome: ConnectomeConfig | None = None,
+    act: ActConfig | None = None,
     *,
     b0_threshold_s_mm2: float = 50.0,
     omp_nthreads: int = 1,
@@ -44,6 +46,9 @@ def init_tracking_wf(
     connectome
         What connectomes will need: images looked up along streamlines, a tractogram. Nothing, if
         left out.
+    act
+        Settings of anatomical constraints, whatever its ``act`` says; streamlines obey no tissue,
+        and ``five_tissue_types`` is not connected, if left out.
     b0_threshold_s_mm2
         Volumes up to this b-value count as b=0, s/mm²; for ``tensor_det``.
     omp_nthreads
@@ -61,6 +66,8 @@ def init_tracking_wf(
         Preprocessed run; for ``tensor_det``.
     mask
         Brain mask: where seeds are placed and streamlines may run, if settings do not say.
+    five_tissue_types
+        Fractions of tissue; if ``act`` is given.
     images
         Those that the connectomes average along streamlines, in the order of
         ``connectome.sampled``.
@@ -81,7 +88,7 @@ def init_tracking_wf(
     """
     regions = regions or RegionsConfig()
     workflow = LiterateWorkflow(name=name)
-    workflow.__desc__ = tracking_methods(tracking, seeding, regions)
+    workflow.__desc__ = tracking_methods(tracking, seeding, regions, act)
     inputs = pe.Node(niu.IdentityInterface(_INPUTS), name="inputnode")
     outputs = pe.Node(niu.IdentityInterface(_OUTPUTS), name="outputnode")
     settings = asdict(tracking) | asdict(seeding) | asdict(output)
@@ -95,6 +102,8 @@ def init_tracking_wf(
             "image_names": list(sampled),
             "streamline_statistic": connectome.streamline_statistic,
         }
+    if act:
+        settings["crop_at_gmwmi"] = act.crop_at_gmwmi
     settings |= {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(regions).items()}
     track = pe.Node(
         TrackStreamlines(**settings, b0_threshold_s_mm2=b0_threshold_s_mm2),
@@ -104,6 +113,7 @@ def init_tracking_wf(
     )
     followed = ["fodf"] if tracking.algorithm == "sd_stream" else ["dwi", "bval", "bvec"]
     followed += ["images"] if sampled else []
+    followed += ["five_tissue_types"] if act else []
     workflow.connect([
         (inputs, track, [("mask", "brain_mask"), *((field, field) for field in followed)]),
         (track, outputs, [(field, field) for field in _OUTPUTS]),
@@ -112,7 +122,10 @@ def init_tracking_wf(
 
 
 def tracking_methods(
-    tracking: TrackingConfig, seeding: SeedingConfig, regions: RegionsConfig
+    tracking: TrackingConfig,
+    seeding: SeedingConfig,
+    regions: RegionsConfig,
+    act: ActConfig | None = None,
 ) -> str:
     """Write the methods paragraph of this stage.
 
@@ -120,12 +133,16 @@ def tracking_methods(
     ----------
     tracking, seeding, regions
         Settings; with the labels of runs not yet filled in, so that all runs share a text.
+    act
+        Settings of anatomical constraints, if there are any.
     """
-    said = (_propagation(tracking), _seeds(seeding), _regions(regions))
+    constrained = act is not None
+    propagation = _propagation(tracking, constrained=constrained)
+    said = (propagation, _constraints(act), _seeds(seeding), _regions(regions))
     return f"### Tractography\n\n{' '.join(filter(None, said))}\n\n"
 
 
-def _propagation(tracking: TrackingConfig) -> str:
+def _propagation(tracking: TrackingConfig, *, constrained: bool) -> str:
     """Say in words what was followed, and how."""
     integrator = {
         "euler": "Euler's method",
@@ -135,7 +152,7 @@ def _propagation(tracking: TrackingConfig) -> str:
     }[tracking.integrator]
     voxels = "0.1" if tracking.integrator == "euler" else "0.25"
     step = f"{tracking.step_size_mm:g} mm" if tracking.step_size_mm else f"{voxels} voxels"
-    in_voxels = tracking.resolve(1.0)
+    in_voxels = tracking.resolve(1.0, act=constrained)
     followed, by, least = {
         "sd_stream": ("fODF peaks", "SD_STREAM", "an fODF amplitude"),
         "tensor_det": (
@@ -154,6 +171,23 @@ def _propagation(tracking: TrackingConfig) -> str:
     )
 
 
+def _constraints(act: ActConfig | None) -> str:
+    """Say in words which tissue was obeyed; nothing if none."""
+    if act is None:
+        return ""
+    cropped = (
+        " Ends in cortical grey matter were moved back onto its interface with white matter."
+        if act.crop_at_gmwmi
+        else ""
+    )
+    return (
+        "Tracking was anatomically constrained [@smith2012]: streamlines ended where they entered "
+        "cortical grey matter, and were cut back to the vertex of least amplitude where they left "
+        "deep grey matter; those that entered cerebrospinal fluid or ended within white matter "
+        f"were rejected.{cropped}"
+    )
+
+
 def _seeds(seeding: SeedingConfig) -> str:
     """Say in words where seeds were, and how many."""
     image = _named((seeding.seed_image,)) if seeding.seed_image else "the brain mask"
@@ -164,6 +198,7 @@ def _seeds(seeding: SeedingConfig) -> str:
             f"on a grid in {image}, {(seeding.seed_grid_per_voxel or 0) ** 3} a voxel"
         ),
         "seed_rejection": f"in proportion to the image {_named((seeding.seed_rejection or '',))}",
+        "seed_gmwmi": "at random on the interface of grey and white matter",
         "seed_sphere": f"at random in the sphere ({seeding.seed_sphere}) mm",
         "seed_coordinates": f"as given in {_named((seeding.seed_coordinates or '',))}",
     }[seeding.kind]

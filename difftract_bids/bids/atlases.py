@@ -221,7 +221,9 @@ def check_atlas(atlas: Atlas, run: DWIRun) -> None:
 
 def parcellation_of(atlas: Atlas, run: DWIRun) -> SubjectParcellation:
     """Find the parcellation of a diffusion run: :func:`subject_parcellation` by its file name."""
-    entities = {k: v for k, v in entities_of(run.dwi).items() if k not in ("sub", "ses")}
+    # What a preprocessed image is called by its makers (space-, desc-) says nothing of the run.
+    own = entities_of(run.dwi).items()
+    entities = {k: v for k, v in own if k not in ("sub", "ses", "space", "desc")}
     return subject_parcellation(atlas, run.participant, run.session, entities)
 
 

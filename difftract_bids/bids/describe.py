@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,12 @@ CITATION.md holds the methods text and what to cite. Positions are scanner (RAS+
 
 
 def describe_dataset(
-    output_dir: Path, *, raw_dir: Path, atlases: Sequence[Atlas], citation: str
+    output_dir: Path,
+    *,
+    raw_dir: Path,
+    atlases: Sequence[Atlas],
+    citation: str,
+    derivatives: Mapping[str, Path] | None = None,
 ) -> None:
     """Write dataset_description.json, .bidsignore, README, CITATION.md and atlas descriptions.
 
@@ -62,7 +67,10 @@ def describe_dataset(
         Each gets an ``atlas-<name>_description.json``.
     citation
         Methods text in Markdown.
+    derivatives
+        Folders of others' derivatives that were used, by the names to link them under.
     """
+    links = {"raw": raw_dir, **(derivatives or {})}
     output_dir.mkdir(parents=True, exist_ok=True)
     with _turn(output_dir):
         description = {
@@ -71,8 +79,8 @@ def describe_dataset(
             "DatasetType": "derivative",
             "GeneratedBy": [{"Name": "difftract_bids", "Version": __version__}],
             "HowToAcknowledge": "Please cite what CITATION.md lists.",
-            "DatasetLinks": {"raw": raw_dir.resolve().as_uri()},
-            "SourceDatasets": [{"URL": raw_dir.resolve().as_uri()}],
+            "DatasetLinks": {name: path.resolve().as_uri() for name, path in links.items()},
+            "SourceDatasets": [{"URL": path.resolve().as_uri()} for path in links.values()],
             "License": _license_of(raw_dir),
         }
         write_json(output_dir / "dataset_description.json", description)

@@ -9,8 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from difftract_bids.bids.runs import DWIRun
-from difftract_bids.config import Config, ConnectomeConfig, RegionsConfig, SeedingConfig
-from difftract_bids.errors import DifftractError, InputError
+from difftract_bids.config import (
+    ActConfig,
+    Config,
+    ConnectomeConfig,
+    RegionsConfig,
+    SeedingConfig,
+)
+from difftract_bids.errors import DifftractError, InputError, UsageError
 from difftract_bids.validation import parse_numbers
 
 #: Settings of seeding that are paths, and the word of the command line for each.
@@ -65,6 +71,19 @@ def connectome_of(config: ConnectomeConfig, run: DWIRun) -> ConnectomeConfig:
     return replace(config, streamline_weights=path)
 
 
+def act_of(config: ActConfig, run: DWIRun) -> ActConfig:
+    """Make the path of a run's own tissue image absolute, and fill in its labels.
+
+    Raises
+    ------
+    InputError
+        If the path asks for the session of a run without one.
+    """
+    if config.act_5tt is None:
+        return config
+    return replace(config, act_5tt=own_path(config.act_5tt, "act_5tt", run))
+
+
 def check_given_files(config: Config, run: DWIRun) -> None:
     """Check every file that the settings name: there, of the right kind, not empty.
 
@@ -72,7 +91,16 @@ def check_given_files(config: Config, run: DWIRun) -> None:
     ------
     InputError
         What is wrong, with which file, of which setting.
+    UsageError
+        If seeds are to be on the interface of tissues that are not to be obeyed.
     """
+    if config.seeding.seed_gmwmi and config.act.act == "off":
+        raise UsageError(
+            "Seeds on the interface of grey and white matter need anatomical constraints, which "
+            "are off.",
+            where="--seed-gmwmi --act off",
+            remedy="Leave one of them out.",
+        )
     seeding, regions = seeding_of(config.seeding, run), regions_of(config.regions, run)
     for name in _SEED_FILES:
         path = getattr(seeding, name)
@@ -82,6 +110,9 @@ def check_given_files(config: Config, run: DWIRun) -> None:
         for entry in getattr(regions, name):
             if parse_numbers(entry, 4) is None:
                 _check(entry, name)
+    tissues = act_of(config.act, run).act_5tt
+    if tissues is not None:
+        _check(tissues, "act_5tt")
     weights = connectome_of(config.connectome, run).streamline_weights
     if weights is not None:
         _check(weights, "streamline_weights")
@@ -104,6 +135,7 @@ def _check(path: str, name: str) -> None:
         "seed_coordinates": places.read_coordinates,
         "seed_rejection": places.load_weights,
         "streamline_weights": _read_weights,
+        "act_5tt": _read_tissues,
     }.get(name, places.load_mask)
     try:
         load(path)
@@ -117,6 +149,12 @@ def _read_weights(path: str) -> None:
     from difftract_bids.io.weights import read_weights
 
     read_weights(path)
+
+
+def _read_tissues(path: str) -> None:
+    from difftract_bids.io.five_tissue_types import load_five_tissue_types
+
+    load_five_tissue_types(path)
 
 
 def own_path(path: str, name: str, run: DWIRun) -> str:

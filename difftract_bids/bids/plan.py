@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from bids import BIDSLayout
-
 from difftract_bids.bids.atlases import Atlas, check_atlas, nodes_of, resolve_atlas
+from difftract_bids.bids.decisions import with_decisions
+from difftract_bids.bids.derivative_inputs import Derivative, resolve_derivatives
 from difftract_bids.bids.edge_targets import EdgeTarget, check_targets, targets_of
 from difftract_bids.bids.fodf_model import choose_model
 from difftract_bids.bids.fodf_model_file import read_trained_model
@@ -24,8 +24,11 @@ from difftract_bids.bids.preflight import (
     check_run,
     check_sensitivity,
 )
+from difftract_bids.bids.promises import promised_outputs
 from difftract_bids.bids.refinement_target import RefinementTarget, find_refinement_target
-from difftract_bids.bids.runs import DWIRun, find_runs
+from difftract_bids.bids.runs import DWIRun
+from difftract_bids.bids.sources import Sources
+from difftract_bids.bids.stages import templates
 from difftract_bids.config import Config
 from difftract_bids.errors import AtlasError, DifftractError
 from difftract_bids.io.gradients import GradientTable
@@ -69,6 +72,8 @@ class Plan:
         Settings.
     unusable
         Participants left out of a whole dataset, and why.
+    derivatives
+        Others' results that are used.
     """
 
     bids_dir: Path
@@ -78,6 +83,12 @@ class Plan:
     atlases: tuple[Atlas, ...]
     config: Config
     unusable: dict[str, DifftractError] = field(default_factory=dict)
+    derivatives: tuple[Derivative, ...] = ()
+
+    @property
+    def datasets(self) -> dict[str, Path]:
+        """Folders of the inputs, by the names that BIDS URIs have for them."""
+        return {"raw": self.bids_dir} | {one.name: one.path for one in self.derivatives}
 
     @property
     def scratch_dir(self) -> Path:
@@ -92,6 +103,15 @@ class Plan:
     def participants(self) -> list[str]:
         """Labels of the participants, sorted."""
         return sorted({run.participant for run in self.runs})
+
+    def templates_of(self, run: DWIRun) -> dict[str, Path]:
+        """List the templates that a run has to be joined with: their T1w by name."""
+        return templates(run, self.config, self.atlases)
+
+    def promised(self, run: DWIRun) -> Iterator[str]:
+        """List every file that a run must leave behind, relative to the output folder."""
+        names = [atlas.name for atlas in self.atlases]
+        return promised_outputs(run, names, self.config, list(self.templates_of(run)))
 
     def of(self, participant: str) -> list[DWIRun]:
         """Diffusion runs of one participant."""
@@ -132,16 +152,18 @@ def make_plan(
     check_sensitivity(config)
     check_refinement(config)
     labels = choose_participants(bids_dir, participants)
-    check_folders(bids_dir, output_dir, work_dir)
+    derivatives = resolve_derivatives(config.derivatives, bids_dir)
+    check_folders(bids_dir, output_dir, work_dir, [one.path for one in derivatives])
     atlases = tuple(resolve_atlas(spec) for spec in config.atlases)
     _refuse_twins(atlases)
-    layout = open_raw(bids_dir, labels)
+    is_raw = all(one.path.resolve() != bids_dir.resolve() for one in derivatives)
+    sources = Sources(open_raw(bids_dir, labels) if is_raw else None, derivatives)
     runs: list[DWIRun] = []
     unusable: dict[str, DifftractError] = {}
     for label in labels:
         try:
             runs += _checked_runs(
-                layout, label, sessions, atlases, config, check_network or _unchecked
+                sources, label, sessions, atlases, config, check_network or _unchecked
             )
         except DifftractError as error:
             # Who names participants wants to know at once; a whole dataset goes on without them.
@@ -151,11 +173,11 @@ def make_plan(
     if not runs:
         raise next(iter(unusable.values()))
     folders = (bids_dir.resolve(), output_dir.resolve(), work_dir.resolve())
-    return Plan(*folders, tuple(runs), atlases, config, unusable)
+    return Plan(*folders, tuple(runs), atlases, config, unusable, derivatives)
 
 
 def _checked_runs(
-    layout: BIDSLayout,
+    sources: Sources,
     participant: str,
     sessions: list[str] | None,
     atlases: tuple[Atlas, ...],
@@ -163,10 +185,11 @@ def _checked_runs(
     check_network: NetworkCheck,
 ) -> list[DWIRun]:
     runs = []
-    for found in find_runs(layout, participant, sessions):
+    for found in sources.runs_of(participant, sessions, config.preprocessing):
         threshold = config.preprocessing.b0_threshold_s_mm2
         gradients = check_run(found, b0_threshold_s_mm2=threshold)
-        run = replace(found, fodf_model=choose_model(gradients, config.fodf))
+        run = with_decisions(found, config, sources.root)
+        run = replace(run, fodf_model=choose_model(gradients, config.fodf))
         check_given_files(config, run)
         check_given_fodf(config.fodf, run, gradients)
         run = check_network(_with_network(run, config), gradients)

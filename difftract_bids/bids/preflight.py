@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import json
-import math
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
-from nibabel.spatialimages import SpatialImage
 
+from difftract_bids.bids.image_checks import (
+    check_anatomy,
+    check_image_file,
+    check_preprocessed,
+)
 from difftract_bids.bids.runs import DWIRun
 from difftract_bids.config import Config, TrackingConfig
-from difftract_bids.errors import InputError, UsageError
-from difftract_bids.io.gradients import GradientTable, deconvolution_shell, read_gradients
-from difftract_bids.io.images import readable_image
-from difftract_bids.io.lengths import check_length
+from difftract_bids.errors import UsageError
+from difftract_bids.io.gradients import (
+    GradientTable,
+    deconvolution_shell,
+    join_gradients,
+    read_gradients,
+)
 
 
 def check_run(run: DWIRun, *, b0_threshold_s_mm2: float) -> GradientTable:
@@ -32,17 +38,23 @@ def check_run(run: DWIRun, *, b0_threshold_s_mm2: float) -> GradientTable:
     InputError
         What is wrong, where, and the remedy.
     """
-    image = _check_image(run.dwi, ndim=4)
-    gradients = read_gradients(
-        run.bval,
-        run.bvec,
-        image.affine,
-        n_volumes=image.shape[3],
-        b0_threshold_s_mm2=b0_threshold_s_mm2,
-    )
+    parts = []
+    for part in run.parts:
+        image = check_image_file(part.dwi, ndim=4)
+        table = read_gradients(
+            part.bval,
+            part.bvec,
+            image.affine,
+            n_volumes=image.shape[3],
+            b0_threshold_s_mm2=b0_threshold_s_mm2,
+            whole=len(run.parts) == 1,
+        )
+        parts.append((table, np.asarray(image.affine)))
+    gradients = parts[0][0] if len(parts) == 1 else join_gradients(parts, run.dwi)
     deconvolution_shell(gradients)
-    if run.t1w is not None:
-        _check_image(run.t1w, ndim=3)
+    if run.preprocessed is not None:
+        check_preprocessed(run.preprocessed)
+    check_anatomy(run.anatomy)
     return gradients
 
 
@@ -108,8 +120,19 @@ def check_refinement(config: Config) -> None:
         )
 
 
-def check_folders(bids_dir: Path, output_dir: Path, work_dir: Path) -> None:
+def check_folders(
+    bids_dir: Path, output_dir: Path, work_dir: Path, derivatives: Sequence[Path] = ()
+) -> None:
     """Check that results can be written, and that no raw data lie in their way.
+
+    Parameters
+    ----------
+    bids_dir
+        The dataset, which is only read.
+    output_dir, work_dir
+        Where results and intermediate files go.
+    derivatives
+        Folders of others' results, which are only read, too.
 
     Raises
     ------
@@ -125,8 +148,15 @@ def check_folders(bids_dir: Path, output_dir: Path, work_dir: Path) -> None:
                 where=folder,
                 remedy=f"Choose another folder, such as {raw}/derivatives/difftract_bids.",
             )
+        for other in derivatives:
+            if target.is_relative_to(other.resolve()):
+                raise UsageError(
+                    f"{option} lies among derivatives that are used, which are only read.",
+                    where=folder,
+                    remedy="Choose a folder of its own, such as derivatives/difftract_bids.",
+                )
         _check_writable(folder, option)
-    for kept in (raw, output_dir.resolve()):
+    for kept in (raw, output_dir.resolve(), *(other.resolve() for other in derivatives)):
         if kept.is_relative_to(work_dir.resolve()):
             raise UsageError(
                 "The working folder holds the raw data or the results; it is for what may go.",
@@ -166,27 +196,3 @@ def _check_writable(folder: Path, option: str) -> None:
             where=folder,
             remedy="Choose another folder, or ask for write permission.",
         ) from error
-
-
-def _check_image(path: Path, *, ndim: int) -> SpatialImage:
-    with readable_image(path):
-        image = nib.load(path)
-    shape = image.shape
-    if ndim == 3 and shape[3:] == (1,) * (len(shape) - 3):  # some converters write x, y, z, 1
-        shape = shape[:3]
-    if len(shape) != ndim or 0 in shape:
-        raise InputError(
-            f"The image has the shape {shape}; {ndim} dimensions are needed.",
-            where=path,
-            remedy="Convert the DICOM files again, or leave the participant out.",
-        )
-    affine = np.asarray(image.affine)
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-6:
-        raise InputError(
-            "The affine of the image is not invertible.",
-            where=path,
-            remedy="Convert the DICOM files again: the header's sform or qform is damaged.",
-        )
-    itemsize = image.header.get_data_dtype().itemsize
-    check_length(path, int(image.dataobj.offset) + math.prod(image.shape) * itemsize)
-    return image

@@ -1,25 +1,35 @@
-"""What there is to process: each participant's diffusion runs and the T1w that goes with them."""
+"""What there is to process: each participant's diffusion runs and the anatomy that goes with them.
+
+The runs of raw datasets are found in :mod:`difftract_bids.bids.raw_runs`, preprocessed ones in
+:mod:`difftract_bids.bids.qsiprep`.
+"""
 
 from __future__ import annotations
 
 import itertools
-import json
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
-from bids import BIDSLayout
 
+from difftract_bids.bids.anatomy import Anatomy
 from difftract_bids.bids.edge_targets import EdgeTarget
 from difftract_bids.bids.fodf_model import ONE_TISSUE, ModelChoice
+from difftract_bids.bids.phase_encoding import (
+    NO_CORRECTION,
+    Decision,
+    Fieldmaps,
+    PhaseEncoding,
+)
 from difftract_bids.bids.refinement_target import RefinementTarget
-from difftract_bids.bids.templates import entities_of
 from difftract_bids.errors import InputError
 
-#: Entities of a raw file that its derivatives inherit, in the order of file names.
-_KEYS = {
+#: Entities of a diffusion image that its derivatives inherit, in the order of file names.
+#: ``space-`` is none of them: all that is derived lies in the space of the images themselves.
+KEYS = {
     "subject": "sub",
     "session": "ses",
     "acquisition": "acq",
@@ -31,20 +41,64 @@ _KEYS = {
 
 
 @dataclass(frozen=True)
+class RunPart:
+    """One acquisition with its gradient table.
+
+    Attributes
+    ----------
+    dwi, bval, bvec
+        Its files.
+    metadata
+        Content of its JSON sidecars, inheritance applied.
+    entities
+        Those of its name, by pybids' long names.
+    """
+
+    dwi: Path
+    bval: Path
+    bvec: Path
+    metadata: dict[str, Any] = field(default_factory=dict)
+    entities: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PreprocessedDWI:
+    """A diffusion series that another program has preprocessed.
+
+    Attributes
+    ----------
+    dwi, bval, bvec
+        The series.
+    mask, dwiref, confounds
+        Its brain mask, reference image and confounds, as far as there are any.
+    origin
+        The program and its version.
+    """
+
+    dwi: Path
+    bval: Path
+    bvec: Path
+    mask: Path | None = None
+    dwiref: Path | None = None
+    confounds: Path | None = None
+    origin: str = ""
+
+
+@dataclass(frozen=True)
 class DWIRun:
-    """One diffusion acquisition with its gradient table and T1w.
+    """One diffusion series: an acquisition, several that are combined, or a preprocessed one.
 
     Attributes
     ----------
     entities
-        Those of its name that its derivatives inherit, by pybids' long names.
+        Those of its name that its derivatives inherit, by pybids' long names; those that all
+        parts share, if there are several.
     dwi, bval, bvec
-        Its files.
-    t1w
-        The T1w of the same session, else of the first session that has one; ``None`` if no
-        session has.
+        Its files; those of the first part, if there are several.
+    anatomy
+        The T1w, and what others made of it.
     metadata
-        Content of its JSON sidecars, inheritance applied.
+        Content of its JSON sidecars, inheritance applied; what all parts agree on.
     fodf_model
         The model of its fODFs, chosen when the run is planned.
     refinement
@@ -52,17 +106,65 @@ class DWIRun:
     edge_targets
         Atlases and those of their edges that sensitivities are mapped of, found when the run is
         planned.
+    parts
+        The acquisitions that it is made of, at least one.
+    preprocessed
+        What another program has made of it; ``None`` for raw images.
+    origins
+        Whose results are used instead of our own, a sentence each, for the report.
+    notes
+        What the user should know of how it was found, a sentence each.
+    remarks
+        What was decided about it and why, a sentence each, for the report.
+    phase_encoding
+        How it was encoded, as far as its sidecar tells.
+    fieldmaps
+        Images that tell of its distortion.
+    distortion
+        What is done about its susceptibility distortion, decided when the run is planned.
+    is_constrained
+        Whether its streamlines obey tissue, decided when the run is planned.
     """
 
     entities: dict[str, Any]
     dwi: Path
     bval: Path
     bvec: Path
-    t1w: Path | None = None
+    anatomy: Anatomy = field(default_factory=Anatomy)
     metadata: dict[str, Any] = field(default_factory=dict)
     fodf_model: ModelChoice = ONE_TISSUE
     refinement: RefinementTarget | None = None
     edge_targets: tuple[tuple[str, EdgeTarget], ...] = ()
+    parts: tuple[RunPart, ...] = ()
+    preprocessed: PreprocessedDWI | None = None
+    origins: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+    phase_encoding: PhaseEncoding | None = None
+    fieldmaps: Fieldmaps = field(default_factory=Fieldmaps)
+    distortion: Decision = NO_CORRECTION
+    is_constrained: bool = False
+
+    def __post_init__(self) -> None:
+        """Count a run that is not made of parts as its only one."""
+        if not self.parts:
+            own = RunPart(self.dwi, self.bval, self.bvec, self.metadata, self.entities)
+            object.__setattr__(self, "parts", (own,))
+
+    @property
+    def t1w(self) -> Path | None:
+        """The T1w, if there is one."""
+        return self.anatomy.t1w
+
+    @property
+    def files(self) -> list[Path]:
+        """Every file that it reads, each once."""
+        found = [path for part in self.parts for path in (part.dwi, part.bval, part.bvec)]
+        if self.preprocessed is not None:
+            given = self.preprocessed
+            found += [path for path in (given.mask, given.dwiref, given.confounds) if path]
+        found += [*self.anatomy.images, *self.anatomy.from_template.values()]
+        return list(dict.fromkeys(found))
 
     @property
     def tracks_fitted_fodf(self) -> bool:
@@ -85,11 +187,22 @@ class DWIRun:
         return "_".join(f"{key}-{value}" for key, value in self.file_entities.items())
 
     @property
+    def source_name(self) -> str:
+        """Name that a raw image with the run's own entities has, below a dataset's root.
+
+        niworkflows' sinks name outputs by it. The names of a preprocessed image (``space-``,
+        ``desc-``) and of the first of several parts (``run-``) have more, which outputs must not
+        take on.
+        """
+        session = f"ses-{self.session}/" if self.session else ""
+        return f"/sub-{self.participant}/{session}dwi/{self.stem}_dwi.nii.gz"
+
+    @property
     def file_entities(self) -> dict[str, str]:
         """Entities by the short keys of file names: ``sub``, ``ses``, ``acq`` ..."""
         return {
             key: str(self.entities[entity])
-            for entity, key in _KEYS.items()
+            for entity, key in KEYS.items()
             if entity in self.entities
         }
 
@@ -100,57 +213,10 @@ class DWIRun:
             self.stem.removeprefix(f"sub-{self.participant}").replace("-", "").strip("_") or "dwi"
         )
 
-
-def find_runs(
-    layout: BIDSLayout, participant: str, sessions: list[str] | None = None
-) -> list[DWIRun]:
-    """Find the diffusion runs of a participant; phase images are left out.
-
-    Raises
-    ------
-    InputError
-        If there is none, one lacks its bval or bvec, or two would give outputs of the same name.
-    """
-    images = _images(layout, participant, "dwi", "dwi", sessions)
-    if not images:
-        within = f" in session {', '.join(sessions)}" if sessions else ""
-        raise InputError(
-            f"Participant {participant} has no diffusion image{within}.",
-            where=Path(layout.root) / f"sub-{participant}",
-            remedy="Expected sub-*/[ses-*/]dwi/*_dwi.nii.gz; name another participant or session.",
-        )
-    anatomical = _images(layout, participant, "anat", "T1w")
-    runs = [_run(Path(layout.root), image, anatomical) for image in images]
-    for one, other in itertools.pairwise(sorted(runs, key=lambda run: run.stem)):
-        if one.stem == other.stem:
-            raise InputError(
-                f"Two diffusion images would give outputs of the same name: {one.dwi.name} and "
-                f"{other.dwi.name}.",
-                where=one.dwi.parent,
-                remedy=f"Tell them apart by one of: {', '.join(_KEYS.values())}.",
-            )
-    return runs
-
-
-def _images(
-    layout: BIDSLayout,
-    participant: str,
-    datatype: str,
-    suffix: str,
-    sessions: list[str] | None = None,
-) -> list[Path]:
-    """Find images by their own names: pybids reads entities from all of the path above as well."""
-    found = layout.get(
-        suffix=suffix, datatype=datatype, extension=[".nii.gz", ".nii"], return_type="filename"
-    )
-    wanted = {label.removeprefix("ses-") for label in sessions or []}
-    return [
-        path
-        for path, names in ((Path(name), entities_of(Path(name))) for name in sorted(found))
-        if names.get("sub") == participant
-        and names.get("part", "mag") == "mag"
-        and (not wanted or names.get("ses") in wanted)
-    ]
+    @property
+    def size_gb(self) -> float:
+        """Size of the series in memory as float32, all parts together, GB."""
+        return sum(image_size_gb(part.dwi) for part in self.parts)
 
 
 def image_size_gb(path: Path) -> float:
@@ -158,67 +224,24 @@ def image_size_gb(path: Path) -> float:
     return float(math.prod(nib.load(path).shape)) * 4 / 1e9
 
 
-def _run(root: Path, image: Path, anatomical: list[Path]) -> DWIRun:
-    names = entities_of(image)
-    return DWIRun(
-        entities={entity: names[key] for entity, key in _KEYS.items() if key in names},
-        dwi=image,
-        bval=_companion(root, image, "bval"),
-        bvec=_companion(root, image, "bvec"),
-        t1w=_t1w_for(names.get("ses"), anatomical),
-        metadata=_sidecar(root, image),
-    )
+def named_entities(names: dict[str, str]) -> dict[str, str]:
+    """Give the entities that derivatives inherit, by pybids' long names, of those of a name."""
+    return {entity: names[key] for entity, key in KEYS.items() if key in names}
 
 
-def _companions(root: Path, image: Path, extension: str) -> list[Path]:
-    """List the files that apply to an image by the inheritance principle, the closest first.
+def refuse_twins(runs: Iterable[DWIRun]) -> None:
+    """Refuse runs whose outputs would overwrite each other.
 
-    They lie beside the image or in a folder above it, and their names hold no entity that the
-    image's does not (https://bids-specification.readthedocs.io, common principles).
+    Raises
+    ------
+    InputError
+        If two runs have the same stem.
     """
-    own = entities_of(image).items()
-    found = []
-    for folder in itertools.takewhile(lambda f: f.is_relative_to(root), image.parents):
-        here = [
-            path
-            for path in (*folder.glob(f"*_dwi.{extension}"), *folder.glob(f"dwi.{extension}"))
-            if entities_of(path).items() <= own
-        ]
-        found += sorted(here, key=lambda path: -len(entities_of(path)))
-    return found
-
-
-def _companion(root: Path, image: Path, extension: str) -> Path:
-    found = _companions(root, image, extension)
-    if not found:
-        raise InputError(
-            f"The diffusion image has no .{extension} file.",
-            where=image,
-            remedy=f"Put {image.name.split('.', maxsplit=1)[0]}.{extension} beside it.",
-        )
-    return found[0]
-
-
-def _t1w_for(session: str | None, anatomical: list[Path]) -> Path | None:
-    same = [image for image in anatomical if entities_of(image).get("ses") == session]
-    return next(iter(same or anatomical), None)
-
-
-def _sidecar(root: Path, image: Path) -> dict[str, Any]:
-    merged: dict[str, Any] = {}
-    # From the most general to the closest file: the closest has the last word.
-    for path in reversed(_companions(root, image, "json")):
-        try:
-            merged.update(_json_object(path))
-        except (OSError, ValueError) as error:
+    for one, other in itertools.pairwise(sorted(runs, key=lambda run: run.stem)):
+        if one.stem == other.stem:
             raise InputError(
-                f"The sidecar is not valid JSON: {error}.", where=path, remedy="Mend the file."
-            ) from error
-    return merged
-
-
-def _json_object(path: Path) -> dict[str, Any]:
-    content = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(content, dict):
-        raise ValueError(f"it holds a {type(content).__name__}, not an object")  # noqa: TRY004
-    return content
+                f"Two diffusion images would give outputs of the same name: {one.dwi.name} and "
+                f"{other.dwi.name}.",
+                where=one.dwi.parent,
+                remedy=f"Tell them apart by one of: {', '.join(KEYS.values())}.",
+            )

@@ -5,7 +5,13 @@ from __future__ import annotations
 from pathlib import PurePath
 from typing import Any
 
-from difftract_bids.config import ConnectomeConfig, RegionsConfig, SeedingConfig, TrackingConfig
+from difftract_bids.config import (
+    ActConfig,
+    ConnectomeConfig,
+    RegionsConfig,
+    SeedingConfig,
+    TrackingConfig,
+)
 from difftract_bids.validation import parse_numbers
 
 
@@ -37,6 +43,7 @@ def tractogram_metadata(
     *,
     device: str,
     tolerance_mm: float | None,
+    act: ActConfig | None = None,
 ) -> dict[str, Any]:
     """Describe a tractogram.
 
@@ -52,6 +59,8 @@ def tractogram_metadata(
         What it was computed on.
     tolerance_mm
         To which vertices of the saved file were left out, millimetres; ``None`` if none is saved.
+    act
+        Settings of anatomical constraints; ``None`` if streamlines did not obey tissue.
     """
     wanted = seeding.wanted_streamlines
     description, url, threshold = _MODELS[tracking.algorithm]
@@ -79,6 +88,7 @@ def tractogram_metadata(
             threshold: tracking.cutoff,
             "Mask": _places(regions.mask) or ["Brain mask"],
             "StopAtInclude": regions.stop,
+            "AnatomicalConstraints": _constraints(act),
         },
         "StreamlineAcceptanceCriteria": {
             "MinimumLength": tracking.min_length_mm,
@@ -93,6 +103,18 @@ def tractogram_metadata(
         },
         "Storage": stored,
         "Counts": counts,
+    }
+
+
+def _constraints(act: ActConfig | None) -> dict[str, Any] | bool:
+    """Say what streamlines did at tissue; ``False`` if nothing."""
+    if act is None:
+        return False
+    return {
+        "Description": "Streamlines end in cortical grey matter, or are cut back within deep grey "
+        "matter; those that enter cerebrospinal fluid or end within white matter are rejected",
+        "URL": "https://doi.org/10.1016/j.neuroimage.2012.06.005",
+        "CropAtInterface": act.crop_at_gmwmi,
     }
 
 
@@ -130,6 +152,10 @@ def _seeding(seeding: SeedingConfig) -> dict[str, Any]:
         "seed_rejection": {
             "Source": _places((seeding.seed_rejection or "",))[0],
             "Method": "Random positions weighted by an image",
+        },
+        "seed_gmwmi": {
+            "Source": "Interface of grey and white matter",
+            "Method": "Random positions on the interface",
         },
         "seed_sphere": {
             "Source": f"Sphere {seeding.seed_sphere}",

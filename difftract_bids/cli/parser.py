@@ -18,6 +18,7 @@ examples:
   difftract-bids /data/bids /data/derivatives/difftract participant
   difftract-bids /data/bids /out participant --participant-label 01 02 --nprocs 8
   difftract-bids /data/bids /out participant --atlases Schaefer2018=/data/atlases ICBM100
+  difftract-bids /data/bids /out participant -d qsiprep=/data/derivatives/qsiprep
   difftract-bids /data/bids /out group
   difftract-bids /data/bids /out participant --response /out/group
 """
@@ -30,6 +31,7 @@ _GROUPS = {
     "tracking": settings.TrackingConfig,
     "seeding": settings.SeedingConfig,
     "regions": settings.RegionsConfig,
+    "act": settings.ActConfig,
     "connectome": settings.ConnectomeConfig,
     "sift2": settings.SIFT2Config,
     "sensitivity": settings.SensitivityConfig,
@@ -42,6 +44,7 @@ _TITLES = {
     "tracking": "tracking",
     "seeding": "seeding (paths may hold {subject} and {session})",
     "regions": "regions (the same; images of any grid, in the space of the diffusion data)",
+    "act": "anatomical constraints (the path may hold {subject} and {session})",
     "connectome": "connectome (paths may hold {subject} and {session})",
     "sift2": "streamline weights, for the measure sift2",
     "sensitivity": "derivatives of the connectome",
@@ -107,6 +110,8 @@ def settings_from(arguments: argparse.Namespace) -> settings.Config:
             tables.setdefault(group, {})[name] = value
     if arguments.atlases:
         tables["atlases"] = tuple(arguments.atlases)
+    if arguments.derivatives:
+        tables["derivatives"] = tuple(arguments.derivatives)
     return settings.merge(config, tables, where="the command line")
 
 
@@ -121,6 +126,15 @@ def _add_selection(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--session-label", nargs="+", metavar="LABEL", help="sessions (default: all)"
+    )
+    group.add_argument(
+        "-d",
+        "--derivatives",
+        nargs="+",
+        metavar="NAME=PATH",
+        help="other programs' results to use instead of our own steps: qsiprep=PATH "
+        "(preprocessed diffusion images), fmriprep=PATH or smriprep=PATH (anatomy), "
+        "freesurfer=PATH (SUBJECTS_DIR)",
     )
     group.add_argument(
         "--skip-bids-validation",

@@ -64,6 +64,26 @@ def _add_images(group: argparse._ArgumentGroup) -> None:
         metavar=("MM", "DEG"),
         help="spread of the head's position between volumes (default none)",
     )
+    add(
+        "--distortion",
+        type=float,
+        default=0.0,
+        metavar="MM",
+        help="largest displacement of the diffusion images by susceptibility (default none)",
+    )
+    add(
+        "--phase-encoding",
+        default="j-",
+        metavar="WAY",
+        help="of the diffusion images: i, i-, j, j-, k or k- (default %(default)s)",
+    )
+    add(
+        "--bias",
+        type=float,
+        default=0.0,
+        metavar="STRENGTH",
+        help="of the coils' field in the diffusion images, 0 to 1 (default none)",
+    )
 
 
 def _add_scheme(group: argparse._ArgumentGroup) -> None:
@@ -91,6 +111,12 @@ def _add_scheme(group: argparse._ArgumentGroup) -> None:
         default="",
         metavar="AXES",
         help="write b-vectors with these axes reversed: x, yz",
+    )
+    add(
+        "--permute",
+        default="xyz",
+        metavar="AXES",
+        help="write the components of b-vectors in this order: yxz (default %(default)s)",
     )
 
 
@@ -120,7 +146,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             pose_sd_deg=options.pose[1],
             motion_sd_mm=options.motion[0],
             motion_sd_deg=options.motion[1],
+            distortion_mm=options.distortion,
+            phase_encoding=options.phase_encoding,
             flip=options.flip,
+            permute=options.permute,
+            bias=options.bias,
             axes=options.axes,
             oblique_deg=options.oblique,
             seed=options.seed,

@@ -34,18 +34,18 @@ def write_provenance(plan: Plan, participant: str, *, run_uuid: str, methods: st
         Paragraphs of the workflow.
     """
     from difftract_bids import __version__
-    from difftract_bids.bids.uris import raw_uri
+    from difftract_bids.bids.uris import input_uri
     from difftract_bids.reports.methods import write_methods
     from difftract_bids.reports.summary import About, write_about_html
 
     runs = plan.of(participant)
-    files = {path for run in runs for path in (run.dwi, run.bval, run.bvec, run.t1w) if path}
+    files = {path for run in runs for path in run.files}
     about = About(
         version=__version__,
         command_line=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         run_uuid=run_uuid,
         config=plan.config,
-        inputs=sorted(raw_uri(path, plan.bids_dir) for path in files),
+        inputs=sorted(input_uri(path, plan.datasets) for path in files),
         software={name: version(name) for name in _SOFTWARE},
         started=datetime.now(UTC).isoformat(timespec="seconds"),
     )

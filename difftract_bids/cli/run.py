@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 #: Exit codes: everything done; a participant failed or an output is missing; unusable input.
 DONE, FAILED, UNUSABLE = 0, 1, 2
+#: Parts of a participant's report that are no figures of a run.
+_PAGES = ("about", "failure", "methods")
 #: The line of a traceback that names the error.
 _ERROR = re.compile(r"[\w.]*(?:Error|Exception|Interrupt)\b")
 
@@ -107,7 +109,7 @@ def _models(plan: Plan) -> list[str]:
     ]
     by_note: dict[str, list[DWIRun]] = {}
     for run in plan.runs:
-        for note in run.fodf_model.notes:
+        for note in (*run.notes, *run.fodf_model.notes):
             by_note.setdefault(note, []).append(run)
     return lines + [
         f"WARNING: {note} ({len(runs)} run(s), first {runs[0].stem})"
@@ -162,6 +164,7 @@ def _run_workflow(
         raw_dir=plan.bids_dir,
         atlases=plan.atlases,
         citation=methods_markdown(methods),
+        derivatives={one.name: one.path for one in plan.derivatives},
     )
     plugin_args: dict[str, Any] = {
         "n_procs": resources.n_procs,
@@ -210,20 +213,17 @@ def _configure_nipype(logs: Path, arguments: argparse.Namespace) -> None:
 
 def _finish(plan: Plan, logs: Path) -> dict[str, str]:
     """Assemble the reports, and say of each participant what was promised and is missing."""
-    from difftract_bids.bids.outputs import missing_outputs, promised_figures
+    from difftract_bids.bids.promises import missing_outputs
     from difftract_bids.reports.assembly import assemble_report
 
-    names = [atlas.name for atlas in plan.atlases]
     failures = {}
     for participant in plan.participants:
-        figures = {
-            Path(figure).name
-            for run in plan.of(participant)
-            for figure in promised_figures(run, names, plan.config)
-        } | {f"sub-{participant}_desc-{desc}_dwi.html" for desc in ("about", "failure", "methods")}
+        promised = {path for run in plan.of(participant) for path in plan.promised(run)}
+        figures = {Path(path).name for path in promised if "/figures/" in path}
+        figures |= {f"sub-{participant}_desc-{desc}_dwi.html" for desc in _PAGES}
         with suppress(DifftractError):  # without figures there is no page, which is missed below
             assemble_report(plan.output_dir, participant, run_uuid=logs.name, figures=figures)
-        missing = missing_outputs(plan.output_dir, plan.of(participant), names, plan.config)
+        missing = missing_outputs(plan.output_dir, promised)
         if missing:
             failures[participant] = (
                 f"{len(missing)} promised output(s) missing, first: {missing[0]}. See {logs}."

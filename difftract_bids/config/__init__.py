@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from difftract_bids.config.act import ActConfig, AnatomicalConstraints
 from difftract_bids.config.connectome import (
     MEASURES,
     AssignmentMode,
@@ -23,7 +24,14 @@ from difftract_bids.config.fodf import (
     ResponseAlgorithm,
 )
 from difftract_bids.config.output import OutputConfig, ShBasis, TractogramFormat
-from difftract_bids.config.preprocessing import DenoiseMethod, PreprocessingConfig
+from difftract_bids.config.preprocessing import (
+    BiasCorrection,
+    DenoiseMethod,
+    MotionCorrection,
+    PreprocessingConfig,
+    SusceptibilityCorrection,
+    UnringingMethod,
+)
 from difftract_bids.config.refinement import RefinementConfig
 from difftract_bids.config.regions import RegionsConfig
 from difftract_bids.config.seeding import DEFAULT_STREAMLINES, SeedingConfig
@@ -53,9 +61,12 @@ __all__ = [
     "DEFAULT_STREAMLINES",
     "MEASURES",
     "TISSUES",
+    "ActConfig",
     "Algorithm",
+    "AnatomicalConstraints",
     "AssignmentMode",
     "Backend",
+    "BiasCorrection",
     "Config",
     "ConnectomeConfig",
     "DenoiseMethod",
@@ -65,6 +76,7 @@ __all__ = [
     "FodfModel",
     "Integrator",
     "LossConfig",
+    "MotionCorrection",
     "NetworkConfig",
     "OptimisationConfig",
     "OutputConfig",
@@ -79,9 +91,11 @@ __all__ = [
     "SensitivityConfig",
     "ShBasis",
     "StreamlineStatistic",
+    "SusceptibilityCorrection",
     "TrackingConfig",
     "TractogramFormat",
     "TrainingConfig",
+    "UnringingMethod",
     "merge",
 ]
 
@@ -96,11 +110,13 @@ class Config:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     seeding: SeedingConfig = field(default_factory=SeedingConfig)
     regions: RegionsConfig = field(default_factory=RegionsConfig)
+    act: ActConfig = field(default_factory=ActConfig)
     connectome: ConnectomeConfig = field(default_factory=ConnectomeConfig)
     sift2: SIFT2Config = field(default_factory=SIFT2Config)
     sensitivity: SensitivityConfig = field(default_factory=SensitivityConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
     atlases: tuple[str, ...] = ("ICBM100",)
+    derivatives: tuple[str, ...] = ()
 
     @classmethod
     def from_toml(cls, path: Path) -> Config:

@@ -36,6 +36,10 @@ class SeedingConfig(Validated):
     seed_rejection: str | None = setting(
         None, "Image of weights: a voxel's seeds are in proportion to its value.", unit="image"
     )
+    seed_gmwmi: bool = setting(
+        default=False,
+        desc="Seed on the interface of grey and white matter; needs anatomical constraints.",
+    )
     seed_sphere: str | None = setting(
         None, "Seed at random in a sphere, scanner millimetres.", unit="x,y,z,radius"
     )
@@ -66,7 +70,7 @@ class SeedingConfig(Validated):
         self._refuse_two_kinds()
 
     def _refuse_two_kinds(self) -> None:
-        kinds = [name for name in _SEEDINGS if getattr(self, name) is not None]
+        kinds = [name for name in _SEEDINGS if self._asks_for(name)]
         if self.seed_image is not None and not {*kinds} & _IN_IMAGE:
             kinds.insert(0, "seed_image")
         if len(kinds) > 1:
@@ -80,7 +84,10 @@ class SeedingConfig(Validated):
     @property
     def kind(self) -> str:
         """Which setting says where seeds are; ``seed_image`` also for the brain mask."""
-        return next((name for name in _SEEDINGS if getattr(self, name) is not None), "seed_image")
+        return next(filter(self._asks_for, _SEEDINGS), "seed_image")
+
+    def _asks_for(self, name: str) -> bool:
+        return getattr(self, name) not in (None, False)
 
     @property
     def wanted_streamlines(self) -> int | None:
@@ -96,6 +103,7 @@ _SEEDINGS = (
     "seed_random_per_voxel",
     "seed_grid_per_voxel",
     "seed_rejection",
+    "seed_gmwmi",
     "seed_sphere",
     "seed_coordinates",
 )

@@ -85,7 +85,7 @@ def merge(config: S, tables: dict[str, Any], *, where: str) -> S:
             raise _unknown(name, known, where)
         current = getattr(config, name)
         if not is_dataclass(current):
-            changed[name] = _names(name, value, where)
+            changed[name] = _names(name, value, where, may_be_empty=not current)
             continue
         if not isinstance(value, dict):
             raise ConfigError(
@@ -101,8 +101,8 @@ def merge(config: S, tables: dict[str, Any], *, where: str) -> S:
     return replace(config, **changed)
 
 
-def _names(name: str, value: object, where: str) -> tuple[str, ...]:
-    if not isinstance(value, list | tuple) or not value:
+def _names(name: str, value: object, where: str, *, may_be_empty: bool) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple) or not (value or may_be_empty):
         raise ConfigError(
             f"{name} is {value!r}, but it must be a list with at least one entry.",
             where=where,

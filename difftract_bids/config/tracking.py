@@ -45,10 +45,12 @@ class TrackingConfig(Validated):
     cutoff: float | None = setting(
         None,
         "fODF amplitude (sd_stream) or fractional anisotropy (tensor_det) below which tracking "
-        "stops; default 0.1.",
+        "stops; default 0.1, or 0.05 with anatomical constraints.",
     )
     min_length_mm: float | None = setting(
-        None, "Shorter streamlines are dropped; default 5 voxels.", unit="mm"
+        None,
+        "Shorter streamlines are dropped; default 5 voxels, or 2 with anatomical constraints.",
+        unit="mm",
     )
     max_length_mm: float | None = setting(
         None, "Streamlines end at this length; default 100 voxels.", unit="mm"
@@ -97,20 +99,23 @@ class TrackingConfig(Validated):
                 "min_length_mm", ok=ok, rule=f"at most {self.max_length_mm} (the longest)"
             )
 
-    def resolve(self, voxel_size_mm: float) -> Self:
+    def resolve(self, voxel_size_mm: float, *, act: bool = False) -> Self:
         """Fill in MRtrix's defaults for a voxel size.
 
         Parameters
         ----------
         voxel_size_mm
             Cube root of the voxel volume, millimetres.
+        act
+            Whether streamlines obey tissue: it decides where they end, so the cutoff is half as
+            high then, and 2 voxels are long enough.
         """
         step = 0.1 if self.integrator == "euler" else 0.25
         defaults: dict[str, Any] = {
             "step_size_mm": step * voxel_size_mm,
             "max_angle_deg": 60.0,
-            "cutoff": 0.1,
-            "min_length_mm": 5.0 * voxel_size_mm,
+            "cutoff": 0.05 if act else 0.1,
+            "min_length_mm": (2.0 if act else 5.0) * voxel_size_mm,
             "max_length_mm": 100.0 * voxel_size_mm,
         }
         return replace(

@@ -1,6 +1,7 @@
 """The PyTorch core: tensors in, tensors out; no files, no BIDS, no workflow engine."""
 
 from difftract_bids.config import TrackingConfig
+from difftract_bids.core.anatomy import Anatomy
 from difftract_bids.core.connectome import (
     EdgeSums,
     SoftConnectome,
@@ -14,6 +15,7 @@ from difftract_bids.core.deconvolution import CSD, MSMTCSD, CSDOptions, csd, msm
 from difftract_bids.core.end_to_end import DWIToConnectome, FODFToConnectome
 from difftract_bids.core.field import CallableField, DirectionField, FodfField, TensorField
 from difftract_bids.core.generate import generate
+from difftract_bids.core.interface_seeds import InterfaceSeeds
 from difftract_bids.core.propagate import StreamlinePropagator, track, track_field
 from difftract_bids.core.regions import RegionImage, Regions, Sphere
 from difftract_bids.core.rules import mean_voxel_size_mm
@@ -37,6 +39,7 @@ from difftract_bids.core.voxelwise import VoxelwiseFit
 __all__ = [
     "CSD",
     "MSMTCSD",
+    "Anatomy",
     "CSDOptions",
     "CallableField",
     "DWIToConnectome",
@@ -46,6 +49,7 @@ __all__ = [
     "FodfField",
     "GivenSeeds",
     "GradientReport",
+    "InterfaceSeeds",
     "RandomSeeds",
     "RegionImage",
     "Regions",

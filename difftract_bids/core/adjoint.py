@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from difftract_bids.core.anatomy import Anatomy
 from difftract_bids.core.field import FodfField
 from difftract_bids.core.kernels import Job, backend_for
 from difftract_bids.core.regions import RegionBits
@@ -26,9 +27,10 @@ def track_by_kernels(
     starts: Float[Tensor, "n 3"],
     rules: TrackingRules,
     regions: RegionBits,
+    anatomy: Anatomy | None = None,
 ) -> Streamlines:
     """Track seeds by the compiled kernels; see `difftract_bids.core.propagate.track_field`."""
-    job = Job(fodf.lmax, fodf.row, fodf.grid.ras2vox, rules, regions)
+    job = Job(fodf.lmax, fodf.row, fodf.grid.ras2vox, rules, regions, anatomy)
     report = GradientReport()
     points, fates = _Track.apply(fodf.table, seeds_mm, starts, job, report)  # type: ignore[no-untyped-call]
     status, vertices, seed_vertex, *reasons = fates.unbind(1)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from difftract_bids.config import TrackingConfig
+from difftract_bids.core.anatomy import Anatomy
 from difftract_bids.core.connectome.soft import SoftConnectome
 from difftract_bids.core.field import FodfField
 from difftract_bids.core.propagate import track_field
@@ -46,6 +47,8 @@ class FODFToConnectome(nn.Module):
         end than that would connect the same nodes.
     seeds_per_chunk
         How many seeds are tracked at a time.
+    anatomy
+        Tissue that streamlines obey, if any.
 
     Raises
     ------
@@ -62,13 +65,16 @@ class FODFToConnectome(nn.Module):
         *,
         survival_softness: float | None = None,
         seeds_per_chunk: int = SEEDS_PER_CHUNK,
+        anatomy: Anatomy | None = None,
     ) -> None:
         super().__init__()
         _require_positive("survival_softness", survival_softness)
         _require_positive("seeds_per_chunk", seeds_per_chunk)
         self.connectome = connectome
         self.register_buffer("vox2ras", vox2ras.detach().double())
-        self.config = (config or TrackingConfig()).resolve(mean_voxel_size_mm(vox2ras))
+        size_mm = mean_voxel_size_mm(vox2ras)
+        self.anatomy = anatomy
+        self.config = (config or TrackingConfig()).resolve(size_mm, act=anatomy is not None)
         self.regions = regions or Regions()
         self.survival_softness = survival_softness
         self.seeds_per_chunk = seeds_per_chunk
@@ -138,7 +144,9 @@ class FODFToConnectome(nn.Module):
 
         def matrix(table: Tensor, seeds_mm: Tensor, weights: Tensor | None) -> Tensor:
             own = replace(field, table=table)
-            streamlines = track_field(own, seeds_mm, directions, self.config, regions)
+            streamlines = track_field(
+                own, seeds_mm, directions, self.config, regions, self.anatomy
+            )
             return self.sum_up(own, streamlines, weights)
 
         given = [x for x in (field.table, seeds_mm, weights) if x is not None]

@@ -9,6 +9,7 @@ from dataclasses import replace
 import torch
 
 from difftract_bids.config import TrackingConfig
+from difftract_bids.core.anatomy import Anatomy
 from difftract_bids.core.field import DirectionField
 from difftract_bids.core.propagate import track_field
 from difftract_bids.core.regions import Regions
@@ -33,6 +34,7 @@ def generate(
     source: SeedSource,
     config: TrackingConfig,
     regions: Regions | None = None,
+    anatomy: Anatomy | None = None,
     *,
     n_seeds: int | None = None,
     n_streamlines: int | None = None,
@@ -45,7 +47,7 @@ def generate(
 
     Parameters
     ----------
-    field, config, regions
+    field, config, regions, anatomy
         See `track_field`.
     source
         Where seeds come from.
@@ -94,6 +96,7 @@ def generate(
             directions.to(field.device, field.dtype),
             config,
             regions,
+            anatomy,
         )
         if n_streamlines is not None:
             found = _lowest(found, n_streamlines - kept)

@@ -10,11 +10,13 @@ from torch import Tensor, nn
 
 from difftract_bids.config import TrackingConfig
 from difftract_bids.core.adjoint import track_by_kernels
+from difftract_bids.core.anatomy import Anatomy
 from difftract_bids.core.field import DirectionField, FodfField
 from difftract_bids.core.reference import track_by_reference
 from difftract_bids.core.regions import RegionImage, Regions, compile_regions
 from difftract_bids.core.rules import TrackingRules, mean_voxel_size_mm
 from difftract_bids.core.streamlines import Streamlines
+from difftract_bids.core.tissue_interface import crop_ends
 from difftract_bids.errors import ConfigError, FodfError, SeedError
 
 
@@ -27,6 +29,7 @@ def track(
     config: TrackingConfig,
     mask: Bool[Tensor, "x y z"] | None = None,
     regions: Regions | None = None,
+    anatomy: Anatomy | None = None,
 ) -> Streamlines:
     """Follow fODF peaks from each seed, both ways, by ``config.integrator``.
 
@@ -54,6 +57,8 @@ def track(
         ``Regions(mask=...)``.
     regions
         Where streamlines may, must and must not go, on any grid.
+    anatomy
+        Tissue that streamlines obey (anatomically constrained tracking); on any grid.
 
     Returns
     -------
@@ -75,14 +80,14 @@ def track(
     Tournier et al. 2012, doi:10.1002/ima.22005, section 2.3.
     """
     _check_mask(mask, fodf)
-    settings = config.resolve(mean_voxel_size_mm(vox2ras))
+    settings = config.resolve(mean_voxel_size_mm(vox2ras), act=anatomy is not None)
     with torch.autocast(fodf.device.type, enabled=False):
         field = FodfField.for_tracking(fodf, vox2ras, settings)
         regions = regions or Regions()
         if mask is not None:
             own = RegionImage(mask, vox2ras)
             regions = replace(regions, mask=(own, *regions.mask))
-        return track_field(field, seeds_mm, directions, settings, regions)
+        return track_field(field, seeds_mm, directions, settings, regions, anatomy)
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
@@ -92,6 +97,7 @@ def track_field(
     directions: Float[Tensor, "n 3"],
     config: TrackingConfig,
     regions: Regions | None = None,
+    anatomy: Anatomy | None = None,
 ) -> Streamlines:
     """Follow any direction field from each seed, both ways; see `track`.
 
@@ -107,6 +113,9 @@ def track_field(
         voxels all lengths must be given.
     regions
         Where streamlines may, must and must not go.
+    anatomy
+        Tissue that streamlines obey. A field without ``strength``, such as a `CallableField`, does
+        not say where it is weakest: streamlines end where they leave deep grey matter then.
 
     Raises
     ------
@@ -123,12 +132,14 @@ def track_field(
         config,
         None if grid is None else grid.voxel_size_mm,
         stop_at_includes=regions.stop_at_includes,
+        act=anatomy is not None,
     )
     bits = compile_regions(regions, field.device)
     starts = unit_starts(directions)
     if _kernels_wanted(field, config) and isinstance(field, FodfField):
-        return track_by_kernels(field, seeds_mm, starts, rules, bits)
-    result = track_by_reference(field, seeds_mm, starts, rules, bits)
+        result = track_by_kernels(field, seeds_mm, starts, rules, bits, anatomy)
+        return _cropped(result, anatomy)
+    result = _cropped(track_by_reference(field, seeds_mm, starts, rules, bits, anatomy), anatomy)
     inputs = (seeds_mm, *field.parameters())
     differentiable = torch.is_grad_enabled() and any(given.requires_grad for given in inputs)
     if differentiable and not result.points.requires_grad:
@@ -136,6 +147,12 @@ def track_field(
         nothing = sum(0 * given.sum() for given in inputs)
         return replace(result, points=result.points + nothing)
     return result
+
+
+def _cropped(streamlines: Streamlines, anatomy: Anatomy | None) -> Streamlines:
+    if anatomy is None or not anatomy.crop_at_gmwmi:
+        return streamlines
+    return crop_ends(streamlines, anatomy)
 
 
 def unit_starts(directions: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
@@ -186,9 +203,10 @@ class StreamlinePropagator(nn.Module):
         vox2ras: Float[Tensor, "4 4"],
         mask: Bool[Tensor, "x y z"] | None = None,
         regions: Regions | None = None,
+        anatomy: Anatomy | None = None,
     ) -> Streamlines:
         """Call `track` with the module's settings."""
-        return track(fodf, seeds_mm, directions, vox2ras, self.config, mask, regions)
+        return track(fodf, seeds_mm, directions, vox2ras, self.config, mask, regions, anatomy)
 
     def extra_repr(self) -> str:
         """Show the settings when the module is printed."""

@@ -52,7 +52,12 @@ class TrackingRules:
 
     @classmethod
     def from_config(
-        cls, config: TrackingConfig, voxel_size_mm: float | None, *, stop_at_includes: bool
+        cls,
+        config: TrackingConfig,
+        voxel_size_mm: float | None,
+        *,
+        stop_at_includes: bool,
+        act: bool = False,
     ) -> TrackingRules:
         """Fill in MRtrix's defaults.
 
@@ -64,6 +69,8 @@ class TrackingRules:
             Cube root of the voxel volume, or ``None`` where there are no voxels.
         stop_at_includes
             From the regions.
+        act
+            Whether streamlines obey tissue, which has defaults of its own.
 
         Raises
         ------
@@ -80,7 +87,7 @@ class TrackingRules:
                     where="TrackingConfig",
                     remedy="Give every length in millimetres.",
                 )
-        known = config.resolve(1.0 if voxel_size_mm is None else voxel_size_mm)
+        known = config.resolve(1.0 if voxel_size_mm is None else voxel_size_mm, act=act)
         step = _given(known.step_size_mm)
         return cls(
             integrator=known.integrator,

@@ -137,11 +137,17 @@ class WeightedSeeds(Source):
         return chances.cpu().cumsum(0).to(self._device)
 
     def _positions_mm(self, number: Int[Tensor, " n"]) -> Float[Tensor, "n 3"]:
-        high, low, *_ = random_words(number, CHOICE_BLOCK, self.random_seed)
+        return self.places_mm(number, CHOICE_BLOCK, POSITION_BLOCK)
+
+    def places_mm(
+        self, number: Int[Tensor, " n"], choice_block: int, position_block: int
+    ) -> Float[Tensor, "n 3"]:
+        """Draw places, RAS+ millimetres, by other blocks of random words than the seeds'."""
+        high, low, *_ = random_words(number, choice_block, self.random_seed)
         # Less than the total even after rounding, as a random number is at most 1 - 2⁻⁵³.
         target = uniform_53_bits(high, low) * self._cumulative[-1]
         chosen = torch.searchsorted(self._cumulative, target, right=True)
-        words = random_words(number, POSITION_BLOCK, self.random_seed)
+        words = random_words(number, position_block, self.random_seed)
         return to_mm(self.vox2ras, self._voxels, chosen, within_voxel(words))
 
 

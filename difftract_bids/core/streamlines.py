@@ -23,6 +23,11 @@ class StopReason(IntEnum):
     MAX_LENGTH = 6  #: reached the largest length
     ALL_INCLUDED = 7  #: had visited every region to visit, and was told to stop then
     ENTERED_EXCLUDE = 8  #: entered a region to keep out of; such a streamline is not kept
+    ENTERED_CORTEX = 9  #: came to cortical grey matter; the vertex there is its last
+    WITHIN_DEEP_GREY = 10  #: could not go on within deep grey matter
+    LEFT_DEEP_GREY = 11  #: left deep grey matter, and was cut back to where the fODF is least
+    LEFT_TISSUE = 12  #: the next vertex would have been outside the tissue image
+    ENTERED_FLUID = 13  #: entered cerebrospinal fluid; such a streamline is not kept
 
 
 class SeedStatus(IntEnum):
@@ -37,6 +42,11 @@ class SeedStatus(IntEnum):
     TOO_SHORT = 6  #: shorter than the smallest length
     EXCLUDED = 7  #: started in, or came to, a region to keep out of
     MISSED_INCLUDE = 8  #: did not visit every region to visit
+    UNSUITABLE_TISSUE = 9  #: in cerebrospinal fluid or beyond the border of grey matter
+    ENDED_IN_FLUID = 10  #: came to cerebrospinal fluid
+    ENDED_IN_WHITE_MATTER = 11  #: could not go on where a streamline does not end
+    TOO_LONG = 12  #: reached the largest length before it came to grey matter
+    STAYED_IN_DEEP_GREY = 13  #: started in deep grey matter and never left it
 
 
 @dataclass

@@ -9,11 +9,11 @@ from nipype.interfaces.base import (
     File,
     SimpleInterface,
     TraitedSpec,
-    isdefined,
     traits,
 )
 
 from difftract_bids.interfaces.threads import ThreadedSpec, limited_threads
+from difftract_bids.interfaces.tissue import template_transforms
 
 
 class AlignT1wInputSpec(ThreadedSpec):
@@ -111,6 +111,8 @@ class RegisterTemplateOutputSpec(TraitedSpec):
 
     warp = File(desc="ITK displacement field: second part of template to diffusion space.")
     affine = File(desc="ITK text: its first part.")
+    template_to_dwi = File(desc="Both in one file: brings template images here, ITK HDF5.")
+    dwi_to_template = File(desc="Its inverse: brings images to the template.")
 
 
 class RegisterTemplate(SimpleInterface):
@@ -121,22 +123,27 @@ class RegisterTemplate(SimpleInterface):
     def _run_interface(self, runtime):
         import numpy as np
 
+        from difftract_bids.io.composite_transforms import save_composite_h5
         from difftract_bids.io.images import load_volume
         from difftract_bids.io.transforms import LinearTransform, save_nonlinear
-        from difftract_bids.preprocessing.registration import brain_mask_in_t1w, register_nonlinear
+        from difftract_bids.preprocessing.registration import brain_mask_in_t1w, register_template
 
         anatomy = load_volume(self.inputs.anatomy, ndim=3)
         mask = load_volume(self.inputs.mask, ndim=3)
         on_grid = brain_mask_in_t1w(mask, anatomy, LinearTransform(np.eye(4)))
         with limited_threads(self.inputs.num_threads):
-            transform = register_nonlinear(
+            found = register_template(
                 anatomy,
                 load_volume(self.inputs.template, ndim=3),
                 fixed_mask=on_grid,
             )
         folder = Path(runtime.cwd)
-        warp, affine = save_nonlinear(transform, folder / "warp.nii.gz", folder / "affine.txt")
+        field, matrix = folder / "warp.nii.gz", folder / "affine.txt"
+        warp, affine = save_nonlinear(found.to_template, field, matrix)
+        there = save_composite_h5([found.to_template], folder / "template_to_dwi.h5")
+        back = save_composite_h5([found.to_subject], folder / "dwi_to_template.h5")
         self._results.update(warp=str(warp), affine=str(affine))
+        self._results.update(template_to_dwi=str(there), dwi_to_template=str(back))
         return runtime
 
 
@@ -146,7 +153,10 @@ class ResampleParcellationInputSpec(BaseInterfaceInputSpec):
     parcellation = File(exists=True, mandatory=True, desc="Label image in its own space.")
     table = File(exists=True, mandatory=True, desc="Node table (TSV) with index and name.")
     mask = File(exists=True, mandatory=True, desc="Brain mask, the grid to bring it to.")
-    warp = File(exists=True, desc="From a template: displacement field of RegisterTemplate.")
+    warp = File(
+        exists=True,
+        desc="From a template: displacement field of RegisterTemplate, or all of it (``.h5``).",
+    )
     affine = File(exists=True, desc="Affine of RegisterTemplate, or T1w to diffusion space.")
 
 
@@ -174,19 +184,12 @@ class ResampleParcellation(SimpleInterface):
             load_volume(self.inputs.parcellation, ndim=3, dtype=np.int32),
             read_nodes(Path(self.inputs.table)),
             mask,
-            self._transforms(),
+            template_transforms(self.inputs),
         )
         path = save_volume(labels, mask.vox2ras, Path(runtime.cwd) / "parcellation.nii.gz")
         self._results["parcellation"] = str(path)
         self._results["notes"] = _lost_note(lost)
         return runtime
-
-    def _transforms(self):
-        from difftract_bids.io.transforms import load_linear, load_nonlinear
-
-        if isdefined(self.inputs.warp):
-            return [load_nonlinear(self.inputs.warp, self.inputs.affine)]
-        return [load_linear(self.inputs.affine)] if isdefined(self.inputs.affine) else []
 
 
 def _lost_note(lost: tuple[str, ...]) -> list[str]:

@@ -273,6 +273,7 @@ class SummariseRunInputSpec(BaseInterfaceInputSpec):
     counts = traits.List(File(exists=True), desc="Streamline count matrix of each atlas.")
     assigned = traits.List(traits.Int, desc="Streamlines that connect nodes of each atlas.")
     notes = traits.List(traits.Str, desc="What the stages want the user to know.")
+    decisions = traits.List(traits.Str, desc="What was decided by the data, and why.")
 
 
 class SummariseRun(Reportlet):
@@ -319,9 +320,11 @@ class SummariseRun(Reportlet):
             seed_fates=_in_words(tally.get("SeedStatus", {})),
             connectomes=connectomes,
             notices=[Notice(note) for note in notes],
+            decisions=list(self.inputs.decisions) if isdefined(self.inputs.decisions) else [],
         )
         return write_summary_html(summary, path)
 
 
 def _in_words(tally: dict[str, int]) -> dict[str, int]:
-    return {name.replace("_", " "): number for name, number in tally.items()}
+    words = {"none": "started there, one way"}
+    return {words.get(name, name.replace("_", " ")): number for name, number in tally.items()}

@@ -45,6 +45,12 @@ class DifferentiateInputSpec(SeriesSpec, _Settings):
     response_wm = File(exists=True, desc="White matter's response, if the fODF was fitted to it.")
     response_gm = File(exists=True, desc="Grey matter's, for models that have it.")
     response_csf = File(exists=True, desc="Cerebrospinal fluid's, for models that have it.")
+    five_tissue_types = File(
+        exists=True, desc="Fractions of tissue, if tracking obeyed them; as for tracking."
+    )
+    crop_at_gmwmi = traits.Bool(
+        desc="Whether ends were moved onto the interface, as for tracking."
+    )
     summary = File(exists=True, mandatory=True, desc="Seed and ends of each streamline.")
     parcellation = File(exists=True, mandatory=True, desc="Label image in the same space.")
     table = File(exists=True, mandatory=True, desc="Node table (TSV) with index and name.")
@@ -73,6 +79,7 @@ def _scene(inputs, softness: float | None) -> _Scene:
     from difftract_bids.bids.nodes import check_image, read_nodes
     from difftract_bids.core import SoftConnectome
     from difftract_bids.core.end_to_end import FODFToConnectome
+    from difftract_bids.io.five_tissue_types import load_anatomy
     from difftract_bids.io.images import load_volume
     from difftract_bids.io.places import load_regions, load_seed_source
     from difftract_bids.io.summaries import read_summary
@@ -90,18 +97,24 @@ def _scene(inputs, softness: float | None) -> _Scene:
         sigma_mm=config.soft_sigma_mm,
         node_labels=torch.tensor(nodes.index),
     )
+    anatomy = None
+    if isdefined(inputs.five_tissue_types):
+        anatomy = load_anatomy(
+            inputs.five_tissue_types, crop_at_gmwmi=inputs.crop_at_gmwmi is True
+        )
     tracking = FODFToConnectome(
         connectome,
         torch.from_numpy(fodf.vox2ras),
         settings_of(inputs, TrackingConfig),
         load_regions(settings_of(inputs, RegionsConfig), brain_mask),
         survival_softness=softness,
+        anatomy=anatomy,
     )
     summary = read_summary(inputs.summary)
     kept = min(len(summary.seed_index), config.gradient_streamlines)
     # Seeds of low numbers are as good a sample as any: numbers have no place.
     numbers = torch.from_numpy(summary.seed_index[:kept])
-    source = load_seed_source(settings_of(inputs, SeedingConfig), brain_mask)
+    source = load_seed_source(settings_of(inputs, SeedingConfig), brain_mask, anatomy=anatomy)
     seeds_mm, directions = source.at(numbers)
     image = torch.from_numpy(fodf.data)
     return _Scene(

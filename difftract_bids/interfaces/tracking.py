@@ -9,6 +9,7 @@ from typing import Any
 from nipype.interfaces.base import File, SimpleInterface, TraitedSpec, isdefined, traits
 
 from difftract_bids.config import (
+    ActConfig,
     ConnectomeConfig,
     OutputConfig,
     RegionsConfig,
@@ -21,9 +22,13 @@ from difftract_bids.interfaces.settings import settings_of, settings_spec
 from difftract_bids.interfaces.threads import ThreadedSpec, limited_threads
 
 _Settings: Any = settings_spec(
-    *(TrackingConfig, SeedingConfig, RegionsConfig, OutputConfig, ConnectomeConfig),
-    # Of the connectome, tracking needs to know what is taken of an image along a streamline.
-    without={item.name for item in fields(ConnectomeConfig)} - {"streamline_statistic"},
+    *(TrackingConfig, SeedingConfig, RegionsConfig, OutputConfig, ConnectomeConfig, ActConfig),
+    # Of the connectome, tracking needs to know what is taken of an image along a streamline; that
+    # tissue is to be obeyed is said by connecting it.
+    without=(
+        {item.name for item in fields(ConnectomeConfig)} - {"streamline_statistic"}
+        | {"act", "act_5tt"}
+    ),
 )
 
 
@@ -39,6 +44,9 @@ class TrackStreamlinesInputSpec(ThreadedSpec, _Settings):
         exists=True,
         mandatory=True,
         desc="Where seeds are placed and streamlines run, unless settings say otherwise.",
+    )
+    five_tissue_types = File(
+        exists=True, desc="Fractions of five tissue types, which streamlines obey if connected."
     )
     images = traits.List(
         File(exists=True), desc="Images to look up along every streamline, such as FA."
@@ -82,20 +90,33 @@ class TrackStreamlines(SimpleInterface):
             tally.as_metadata(),
             device=device.type,
             tolerance_mm=output.tractogram_tolerance_mm if output.tractogram else None,
+            act=settings_of(self.inputs, ActConfig) if self._obeys_tissue else None,
         )
         self._results["notes"] = notes + _notes(tally, seeding)
         return runtime
+
+    @property
+    def _obeys_tissue(self):
+        return isdefined(self.inputs.five_tissue_types)
 
     def _track(self, tracking, seeding, regions, output, device, folder):
         import torch
 
         from difftract_bids.core.generate import generate
+        from difftract_bids.io.five_tissue_types import load_anatomy
         from difftract_bids.io.images import load_volume
         from difftract_bids.io.places import load_regions, load_seed_source
         from difftract_bids.io.streaming import stream_to_files
 
         brain_mask = load_volume(self.inputs.brain_mask, ndim=3)
-        source = load_seed_source(seeding, brain_mask, device)
+        anatomy = None
+        if self._obeys_tissue:
+            anatomy = load_anatomy(
+                self.inputs.five_tissue_types,
+                crop_at_gmwmi=self.inputs.crop_at_gmwmi,
+                device=device,
+            )
+        source = load_seed_source(seeding, brain_mask, device, anatomy)
         names = {"summary": folder / "summary.parquet", "preview": folder / "preview.trx"}
         tractogram = None
         if output.tractogram:
@@ -113,6 +134,7 @@ class TrackStreamlines(SimpleInterface):
                     source,
                     resolved,
                     load_regions(regions, brain_mask),
+                    anatomy,
                     n_seeds=seeding.n_seeds,
                     n_streamlines=wanted,
                 ),
@@ -149,7 +171,7 @@ class TrackStreamlines(SimpleInterface):
             )
         data, vox2ras = load_volume(getattr(self.inputs, name), ndim=4)
         affine, image = torch.from_numpy(vox2ras), torch.from_numpy(data).to(device)
-        settings = tracking.resolve(mean_voxel_size_mm(affine))
+        settings = tracking.resolve(mean_voxel_size_mm(affine), act=self._obeys_tissue)
         field: DirectionField
         if name == "fodf":
             field = FodfField.from_fodf(

@@ -18,7 +18,7 @@ _ZERO_LENGTH = 1e-3
 #: b-vectors are normalised by whoever wrote them; a larger deviation is damage, not rounding.
 _UNIT_TOLERANCE = 0.05
 #: A tensor, and an fODF of lmax 2, have six unknowns.
-_MIN_DIRECTIONS = 6
+MIN_DIRECTIONS = 6
 #: Neighbouring b-values further apart than this are different shells.
 SHELL_WIDTH_S_MM2 = 100.0
 #: How far the mean b-values of a shell may differ between scans: this share, or this much.
@@ -96,6 +96,7 @@ def read_gradients(
     *,
     n_volumes: int | None = None,
     b0_threshold_s_mm2: float = 50.0,
+    whole: bool = True,
 ) -> GradientTable:
     """Read and check FSL's bval and bvec files, and turn the vectors into scanner axes.
 
@@ -112,6 +113,9 @@ def read_gradients(
         Number of volumes of that image, to be checked if given.
     b0_threshold_s_mm2
         Volumes up to this b-value count as b=0.
+    whole
+        Whether the table is that of a series, or that of a part of one, which need not have a
+        b=0 volume or six directions.
 
     Raises
     ------
@@ -119,7 +123,7 @@ def read_gradients(
         If a file cannot be read, shapes or counts differ, there is no b=0 volume, fewer than six
         directions, or a vector is not finite or not of unit length.
     """
-    bvals = _read_numbers(bval).ravel()
+    bvals = read_bvals(bval)
     bvecs = _read_numbers(bvec)
     if 3 not in bvecs.shape:
         raise GradientError(
@@ -127,7 +131,7 @@ def read_gradients(
             where=bvec,
             remedy="Convert the DICOM files again.",
         )
-    if bvecs.shape[0] == 3 and (bvecs.shape[1] != 3 or len(bvals) == 3):
+    if bvecs.shape[0] == 3 and (bvecs.shape[1] != 3 or not _are_columns(bvecs)):
         bvecs = bvecs.T
     if len(bvals) != len(bvecs):
         raise GradientError(
@@ -142,8 +146,60 @@ def read_gradients(
             remedy="They must belong to the same image; convert the DICOM files again.",
         )
     table = GradientTable(bvals, _to_scanner_axes(bvecs, vox2ras), b0_threshold_s_mm2)
-    _check(table, bvecs, bval, bvec)
+    if whole:
+        _check_counts(table, bval)
+    _check_numbers(table, bvecs, bvec)
+    if whole:
+        _check_rank(table.bvecs[~table.b0_mask], bvec)
     return GradientTable(bvals, _normalised(table.bvecs, table.b0_mask), b0_threshold_s_mm2)
+
+
+def read_bvals(bval: str | os.PathLike[str]) -> Float[np.ndarray, " volume"]:
+    """Read b-values, s/mm², in a row or a column.
+
+    Raises
+    ------
+    GradientError
+        If the file cannot be read, or one of them is negative or not finite.
+    """
+    bvals = _read_numbers(bval).ravel()
+    bad = int((~np.isfinite(bvals) | (bvals < 0)).sum())
+    if bad:
+        raise GradientError(
+            f"{bad} b-values are negative or not finite.", where=bval, remedy="Mend the file."
+        )
+    return bvals
+
+
+def join_gradients(
+    parts: Sequence[tuple[GradientTable, Float[np.ndarray, "4 4"]]], where: object = None
+) -> GradientTable:
+    """Make one table of those of parts that are put on the grid of the first.
+
+    A part keeps its vectors along its voxel axes, whichever way its own affine turned these: it
+    is its voxels that are given the affine of the first.
+
+    Parameters
+    ----------
+    parts
+        Table and affine of each.
+    where
+        What errors name.
+
+    Raises
+    ------
+    GradientError
+        If there is no b=0 volume, or there are fewer than six directions in all.
+    """
+    first, vox2ras = parts[0]
+    bvecs = [
+        _to_scanner_axes(to_fsl_bvecs(table.bvecs, affine).T, vox2ras) for table, affine in parts
+    ]
+    bvals = np.concatenate([table.bvals_s_mm2 for table, _ in parts])
+    joined = GradientTable(bvals, np.concatenate(bvecs), first.b0_threshold_s_mm2)
+    _check_counts(joined, where)
+    _check_rank(joined.bvecs[~joined.b0_mask], where)
+    return joined
 
 
 def deconvolution_shell(gradients: GradientTable) -> tuple[float, Bool[np.ndarray, " volume"]]:
@@ -176,11 +232,11 @@ def choose_deconvolved(shells: Sequence[tuple[float, int]]) -> int:
     GradientError
         If no shell has six directions.
     """
-    usable = [place for place, (_, n) in enumerate(shells) if n >= _MIN_DIRECTIONS]
+    usable = [place for place, (_, n) in enumerate(shells) if n >= MIN_DIRECTIONS]
     if not usable:
         found = ", ".join(f"b={bval:.0f}: {n}" for bval, n in shells) or "none"
         raise GradientError(
-            f"No shell has the {_MIN_DIRECTIONS} directions an fODF needs (directions per "
+            f"No shell has the {MIN_DIRECTIONS} directions an fODF needs (directions per "
             f"shell: {found}).",
             remedy="Leave this run out, or merge the parts of the acquisition.",
         )
@@ -238,7 +294,8 @@ def _read_numbers(path: str | os.PathLike[str]) -> Float[np.ndarray, ...]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # an empty file is told of below
-            numbers = np.loadtxt(path, ndmin=2, dtype=np.float64)
+            # Some editors begin a file with a byte-order mark.
+            numbers = np.loadtxt(path, ndmin=2, dtype=np.float64, encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         raise GradientError(
             f"The gradient file cannot be read: {error}.",
@@ -252,12 +309,12 @@ def _read_numbers(path: str | os.PathLike[str]) -> Float[np.ndarray, ...]:
     return numbers
 
 
-def _check_rank(directions: Float[np.ndarray, "n 3"], bvec: str | os.PathLike[str]) -> None:
+def _check_rank(directions: Float[np.ndarray, "n 3"], bvec: object) -> None:
     """Repeated or coplanar directions do not determine a tensor, however many they are."""
     x, y, z = directions.T
     design = np.stack([x * x, y * y, z * z, x * y, x * z, y * z], axis=1)
     rank = int(np.linalg.matrix_rank(design, tol=1e-3 * np.sqrt(len(design))))
-    if rank < _MIN_DIRECTIONS:
+    if rank < MIN_DIRECTIONS:
         raise GradientError(
             f"The {len(directions)} directions are too alike: they determine {rank} of the 6 "
             "numbers of a tensor.",
@@ -266,32 +323,13 @@ def _check_rank(directions: Float[np.ndarray, "n 3"], bvec: str | os.PathLike[st
         )
 
 
-def _check(
+def _check_numbers(
     table: GradientTable,
     bvecs: Float[np.ndarray, "volume 3"],
-    bval: str | os.PathLike[str],
     bvec: str | os.PathLike[str],
 ) -> None:
-    bvals = table.bvals_s_mm2
-    if not np.isfinite(bvals).all() or (bvals < 0).any():
-        bad = int((~np.isfinite(bvals) | (bvals < 0)).sum())
-        raise GradientError(
-            f"{bad} b-values are negative or not finite.", where=bval, remedy="Mend the file."
-        )
-    if not table.b0_mask.any():
-        raise GradientError(
-            f"There is no b=0 volume; the smallest b-value is {bvals.min():g} s/mm².",
-            where=bval,
-            remedy="Raise --b0-threshold if that volume is meant as b=0; one is needed.",
-        )
+    """Check the weighted volumes' vectors, as they are in the file."""
     weighted = ~table.b0_mask
-    if table.n_directions < _MIN_DIRECTIONS:
-        raise GradientError(
-            f"Only {table.n_directions} volumes are diffusion-weighted; a tensor needs 6.",
-            where=bval,
-            remedy="Merge the parts of the acquisition, lower --b0-threshold if it takes weighted "
-            "volumes for b=0, or leave the participant out.",
-        )
     finite = np.isfinite(bvecs[weighted]).all(axis=1)
     length = np.linalg.norm(np.nan_to_num(bvecs[weighted]), axis=1)
     bad_length = finite & (np.abs(length - 1) > _UNIT_TOLERANCE)
@@ -305,4 +343,34 @@ def _check(
                 where=bvec,
                 remedy="Convert the DICOM files again, or mend the file.",
             )
-    _check_rank(bvecs[weighted], bvec)
+
+
+def _check_counts(table: GradientTable, bval: object) -> None:
+    """Check that a series has the volumes that any model needs."""
+    if not table.b0_mask.any():
+        raise GradientError(
+            f"There is no b=0 volume; the smallest b-value is {table.bvals_s_mm2.min():g} s/mm².",
+            where=bval,
+            remedy="Raise --b0-threshold if that volume is meant as b=0; one is needed.",
+        )
+    if table.n_directions < MIN_DIRECTIONS:
+        raise GradientError(
+            f"Only {table.n_directions} volumes are diffusion-weighted; a tensor needs 6.",
+            where=bval,
+            remedy="Merge the parts of the acquisition, lower --b0-threshold if it takes weighted "
+            "volumes for b=0, or leave the participant out.",
+        )
+
+
+def _are_columns(bvecs: Float[np.ndarray, "3 3"]) -> bool:
+    """Tell of three vectors whether they are in columns, by their lengths; else in rows.
+
+    Three rows of components are the convention: they are taken for columns, x, y and z, only
+    where that alone makes unit vectors (or none) of them.
+    """
+
+    def fits(vectors: Float[np.ndarray, "3 3"]) -> bool:
+        length = np.linalg.norm(vectors, axis=1)
+        return bool(np.all((length < _ZERO_LENGTH) | (np.abs(length - 1) < _UNIT_TOLERANCE)))
+
+    return fits(bvecs) and not fits(bvecs.T)

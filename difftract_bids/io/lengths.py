@@ -20,7 +20,7 @@ def check_length(path: Path, n_bytes: int) -> None:
     Parameters
     ----------
     path
-        The file; compressed if its name ends in ``.gz``.
+        The file; compressed if its name ends in ``.gz`` or ``.mgz``.
     n_bytes
         Bytes needed, after decompression.
 
@@ -30,7 +30,11 @@ def check_length(path: Path, n_bytes: int) -> None:
         If the file is shorter, or cannot be read.
     """
     try:
-        size = _unpacked_size(path, n_bytes) if path.suffix == ".gz" else path.stat().st_size
+        size = (
+            _unpacked_size(path, n_bytes)
+            if path.suffix in {".gz", ".mgz"}
+            else path.stat().st_size
+        )
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(
             f"The image cannot be read: {error}.",

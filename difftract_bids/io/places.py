@@ -11,6 +11,8 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from difftract_bids.config import RegionsConfig, SeedingConfig
+from difftract_bids.core.anatomy import Anatomy
+from difftract_bids.core.interface_seeds import InterfaceSeeds
 from difftract_bids.core.regions import Region, RegionImage, Regions, Sphere
 from difftract_bids.core.seeding import (
     GivenSeeds,
@@ -21,7 +23,7 @@ from difftract_bids.core.seeding import (
     SphereSeeds,
     WeightedSeeds,
 )
-from difftract_bids.errors import InputError
+from difftract_bids.errors import InputError, UsageError
 from difftract_bids.io.images import Volume, load_volume
 from difftract_bids.validation import parse_numbers
 
@@ -51,7 +53,10 @@ def load_regions(config: RegionsConfig, brain_mask: Volume) -> Regions:
 
 
 def load_seed_source(
-    config: SeedingConfig, brain_mask: Volume, device: torch.device | str = "cpu"
+    config: SeedingConfig,
+    brain_mask: Volume,
+    device: torch.device | str = "cpu",
+    anatomy: Anatomy | None = None,
 ) -> SeedSource:
     """Make the source of seeds that settings ask for.
 
@@ -63,6 +68,8 @@ def load_seed_source(
         Where seeds are if the settings do not say.
     device
         Where seeds are made.
+    anatomy
+        Tissue, on that device, on whose interface seeds can be.
 
     Raises
     ------
@@ -70,11 +77,15 @@ def load_seed_source(
         If a file cannot be read, or does not hold what it should.
     SeedError
         If there is no seed in it.
+    UsageError
+        If seeds are to be on an interface of tissue, and there is no tissue.
     """
     seed, direction = config.random_seed, None
     if config.seed_direction is not None:
         x, y, z = _numbers(config.seed_direction, 3)
         direction = (x, y, z)
+    if config.seed_gmwmi:
+        return InterfaceSeeds(_needed(anatomy), seed, direction)
     if config.seed_sphere is not None:
         x, y, z, radius_mm = _numbers(config.seed_sphere, 4)
         return SphereSeeds((x, y, z), radius_mm, seed, direction, device)
@@ -85,8 +96,30 @@ def load_seed_source(
         image = load_weights(config.seed_rejection)
         weights = torch.from_numpy(image.data).to(device)
         return WeightedSeeds(weights, _affine(image), seed, direction)
+    return _in_voxels(config, brain_mask, direction, device)
+
+
+def _needed(anatomy: Anatomy | None) -> Anatomy:
+    if anatomy is None:
+        raise UsageError(
+            "Seeds are to be on the interface of grey and white matter, but there is no tissue "
+            "image.",
+            where="--seed-gmwmi",
+            remedy="Ask for anatomical constraints (--act on), or seed elsewhere.",
+        )
+    return anatomy
+
+
+def _in_voxels(
+    config: SeedingConfig,
+    brain_mask: Volume,
+    direction: tuple[float, float, float] | None,
+    device: torch.device | str,
+) -> SeedSource:
+    """Make a source of seeds in the voxels of a mask."""
     image = brain_mask if config.seed_image is None else load_mask(config.seed_image)
     mask, affine = torch.from_numpy(image.data > 0).to(device), _affine(image)
+    seed = config.random_seed
     if config.seed_random_per_voxel is not None:
         return SeedsPerVoxel(mask, affine, config.seed_random_per_voxel, seed, direction)
     if config.seed_grid_per_voxel is not None:

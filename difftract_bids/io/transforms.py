@@ -14,12 +14,13 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk  # noqa: N813 (its customary name)
 from jaxtyping import Float
+from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 
 from difftract_bids.errors import InputError
 
 #: RAS+ to ITK's LPS+ and back.
-_FLIP = np.diag([-1.0, -1.0, 1.0, 1.0])
+RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 @dataclass(frozen=True)
@@ -77,12 +78,32 @@ class NonlinearTransform:
         return LinearTransform(self.affine).points(moved)
 
 
-Transform = LinearTransform | NonlinearTransform
+@dataclass(frozen=True)
+class CompositeTransform:
+    """Several transforms in a row, such as a field between two affines.
+
+    Attributes
+    ----------
+    parts
+        From the fixed space outwards: the first is applied first, the last ends in the moving
+        image.
+    """
+
+    parts: tuple[LinearTransform | NonlinearTransform, ...]
+
+    def points(self, points_mm: Float[np.ndarray, "*batch 3"]) -> Float[np.ndarray, "*batch 3"]:
+        """Map points of the fixed image to the moving image."""
+        for part in self.parts:
+            points_mm = part.points(points_mm)
+        return points_mm
+
+
+Transform = LinearTransform | NonlinearTransform | CompositeTransform
 
 
 def save_linear(transform: LinearTransform, path: str | os.PathLike[str]) -> Path:
     """Write a linear transform as ITK text (ANTs, Slicer, nitransforms read it)."""
-    lps = _FLIP @ transform.matrix @ _FLIP
+    lps = RAS_TO_LPS @ transform.matrix @ RAS_TO_LPS
     itk = sitk.AffineTransform(3)
     itk.SetMatrix(lps[:3, :3].ravel().tolist())
     itk.SetTranslation(lps[:3, 3].tolist())
@@ -101,16 +122,20 @@ def load_linear(path: str | os.PathLike[str]) -> LinearTransform:
     """
     try:
         itk = sitk.ReadTransform(str(path))
-        itk = itk.GetNthTransform(0) if itk.GetName() == "CompositeTransform" else itk
-        offset = np.array(itk.TransformPoint((0.0, 0.0, 0.0)))
-        axes = [np.array(itk.TransformPoint(axis)) - offset for axis in np.eye(3).tolist()]
     except RuntimeError as error:
         raise _unreadable(path) from error
-    if not itk.IsLinear():
+    if not itk.IsLinear() or itk.GetDimension() != 3:
         raise _unreadable(path)
+    return linear_of_itk(itk)
+
+
+def linear_of_itk(itk: sitk.Transform) -> LinearTransform:
+    """Take over ITK's transform, or several in a row, that is linear."""
     lps = np.eye(4)
-    lps[:3, :3], lps[:3, 3] = np.stack(axes, axis=1), offset
-    return LinearTransform(_FLIP @ lps @ _FLIP)
+    lps[:3, 3] = itk.TransformPoint((0.0, 0.0, 0.0))
+    columns = [np.array(itk.TransformPoint(axis)) - lps[:3, 3] for axis in np.eye(3).tolist()]
+    lps[:3, :3] = np.stack(columns, axis=1)
+    return LinearTransform(RAS_TO_LPS @ lps @ RAS_TO_LPS)
 
 
 def save_nonlinear(
@@ -156,12 +181,19 @@ def load_nonlinear(
     vox2lps[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * np.array(image.GetSpacing())
     vox2lps[:3, 3] = image.GetOrigin()
     displacement_mm = vectors * np.array([-1, -1, 1], np.float32)
-    return NonlinearTransform(load_linear(affine).matrix, displacement_mm, _FLIP @ vox2lps)
+    return NonlinearTransform(load_linear(affine).matrix, displacement_mm, RAS_TO_LPS @ vox2lps)
+
+
+def to_itk(data: NDArray[np.generic], vox2ras: Float[np.ndarray, "4 4"]) -> sitk.Image:
+    """Make a SimpleITK image of a scalar one, (x, y, z)."""
+    image = sitk.GetImageFromArray(np.ascontiguousarray(data.transpose(2, 1, 0)))
+    set_geometry(image, vox2ras)
+    return image
 
 
 def set_geometry(image: sitk.Image, vox2ras: Float[np.ndarray, "4 4"]) -> None:
     """Give a SimpleITK image the geometry of a NIfTI affine (a shear, if any, is dropped)."""
-    lps = _FLIP @ vox2ras
+    lps = RAS_TO_LPS @ vox2ras
     spacing = np.linalg.norm(lps[:3, :3], axis=0)
     u, _, vh = np.linalg.svd(lps[:3, :3] / spacing)
     image.SetSpacing(spacing.tolist())

@@ -91,9 +91,11 @@ def write_dataset_files(out_dir: Path, subjects: Sequence[str]) -> None:
     )
 
 
-def write_sidecar(path: Path, suffix: Literal["dwi", "T1w"]) -> None:
-    """Write the JSON sidecar of an image."""
-    write_json(path, _SIDECARS[suffix])
+def write_sidecar(
+    path: Path, suffix: Literal["dwi", "T1w"], others: Mapping[str, Any] | None = None
+) -> None:
+    """Write the JSON sidecar of an image, with other values than the usual ones if given."""
+    write_json(path, {**_SIDECARS[suffix], **(others or {})})
 
 
 def write_gradients(

@@ -13,6 +13,7 @@ from difftract_bids.errors import UsageError
 from difftract_bids.io.gradients import GradientTable, read_gradients, to_fsl_bvecs
 from difftract_bids.io.images import save_volume
 from difftract_bids.phantom import truth
+from difftract_bids.phantom.bias import bias_field
 from difftract_bids.phantom.bids import (
     file_name,
     write_dataset_files,
@@ -20,6 +21,7 @@ from difftract_bids.phantom.bids import (
     write_sidecar,
 )
 from difftract_bids.phantom.bundles import Fixels, map_fixels
+from difftract_bids.phantom.distortion import displacement_mm, distort
 from difftract_bids.phantom.geometry import Geometry, load_geometry
 from difftract_bids.phantom.head import Head
 from difftract_bids.phantom.pose import Grid, make_grid, move_volume, random_rigid
@@ -154,11 +156,26 @@ def simulate_dwi(
     rotations = motion[:, :3, :3] @ head.head2ras[:3, :3]
     data = np.empty((*tissue.labels.shape, len(motion)), np.int16)
     volumes = diffusion_volumes(tissue, fixels, gradients, rotations)
+    bias = bias_field(tissue.labels.shape, vox2ras, config.bias) if config.bias else 1.0
     for index, volume in enumerate(volumes):
-        data[..., index] = _scanned(
-            move_volume(volume, motion[index], vox2ras), config.snr, noise_rng
-        )
+        moved = move_volume(volume, motion[index], vox2ras)
+        if config.distortion_mm:
+            moved = _distorted(moved, motion[index], head, vox2ras, config)
+        data[..., index] = _scanned(moved * bias, config.snr, noise_rng)
     return Scan(data, motion)
+
+
+def _distorted(
+    volume: Float[np.ndarray, "x y z"],
+    motion: Float[np.ndarray, "4 4"],
+    head: Head,
+    vox2ras: Float[np.ndarray, "4 4"],
+    config: PhantomConfig,
+) -> Float[np.ndarray, "x y z"]:
+    x, y, z = volume.shape
+    way = config.phase_encoding
+    field = displacement_mm(head, (x, y, z), vox2ras, config.distortion_mm, way, motion)
+    return distort(volume, field, way, config.voxel_size_mm)
 
 
 @dataclass(frozen=True)
@@ -219,14 +236,26 @@ def _write_session(
     tissue = map_tissue(head.geometry, grid.shape, vox2head)
     fixels = map_fixels(head.geometry, head.weights, grid.shape, vox2head)
     truth.write_session(out_dir, labels, head, tissue, grid.vox2ras)
+    if config.distortion_mm:
+        way = config.phase_encoding
+        field = displacement_mm(head, grid.shape, grid.vox2ras, config.distortion_mm, way)
+        truth.write_displacement(out_dir, labels, field, grid.vox2ras)
+    if config.bias:
+        field = bias_field(grid.shape, grid.vox2ras, config.bias)
+        truth.write_bias(out_dir, labels, field, grid.vox2ras)
     for run_index, run in enumerate(config.runs):
         streams = (rngs.make(run_index, _MOTION), rngs.make(run_index, _DWI_NOISE))
         scan = simulate_dwi(tissue, fixels, gradients, head, grid.vox2ras, config, streams)
         stem = folder / "dwi" / file_name(subject, session, run, "dwi")
         save_volume(scan.data, grid.vox2ras, stem.with_name(stem.name + ".nii.gz"))
-        write_sidecar(stem.with_name(stem.name + ".json"), "dwi")
+        write_sidecar(
+            stem.with_name(stem.name + ".json"),
+            "dwi",
+            {"PhaseEncodingDirection": config.phase_encoding},
+        )
         signs = np.array([-1.0 if axis in config.flip else 1.0 for axis in "xyz"])
-        bvecs = to_fsl_bvecs(gradients.bvecs, grid.vox2ras) * signs[:, None]
+        order = ["xyz".index(axis) for axis in config.permute]
+        bvecs = to_fsl_bvecs(gradients.bvecs, grid.vox2ras)[order] * signs[:, None]
         write_gradients(stem, gradients.bvals_s_mm2, bvecs)
         truth.write_run(out_dir, (subject, session, run), head, scan.motion, config)
 

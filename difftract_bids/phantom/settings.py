@@ -32,6 +32,15 @@ class PhantomConfig:
         Spread of the head's position between volumes.
     flip
         Axes of the FSL b-vectors written with the wrong sign, as in "x" or "xz".
+    permute
+        Which component of the FSL b-vectors is written first, second and third, before the signs:
+        "yxz" swaps the first two.
+    bias
+        Strength of the receive coils' field in the diffusion images; 0 for none.
+    distortion_mm
+        Largest displacement of the diffusion images by susceptibility; 0 for none.
+    phase_encoding
+        Their phase-encoding direction, BIDS' i, i-, j, j-, k or k-.
     axes, oblique_deg
         Orientation of the diffusion images' grid.
     seed
@@ -57,6 +66,10 @@ class PhantomConfig:
     motion_sd_mm: float = 0.0
     motion_sd_deg: float = 0.0
     flip: str = ""
+    permute: str = "xyz"
+    bias: float = 0.0
+    distortion_mm: float = 0.0
+    phase_encoding: str = "j-"
     axes: str = "LAS"
     oblique_deg: float = 5.0
     seed: int = 0
@@ -83,6 +96,18 @@ class PhantomConfig:
             ("motion_sd_mm", 0 <= self.motion_sd_mm <= 20, "from 0 to 20"),
             ("motion_sd_deg", 0 <= self.motion_sd_deg <= 20, "from 0 to 20"),
             ("flip", set(self.flip) <= set("xyz"), "made of the letters x, y and z"),
+            (
+                "permute",
+                sorted(self.permute) == ["x", "y", "z"],
+                "the letters x, y, z in any order",
+            ),
+            ("bias", 0 <= self.bias <= 1, "from 0 to 1"),
+            ("distortion_mm", 0 <= self.distortion_mm <= 12, "from 0 to 12"),
+            (
+                "phase_encoding",
+                self.phase_encoding in {"i", "i-", "j", "j-", "k", "k-"},
+                "i, j or k, with a minus sign or without",
+            ),
             ("seed", self.seed >= 0, "0 or more"),
             ("bvec", (self.bval is None) == (self.bvec is None), "given together with bval"),
         )

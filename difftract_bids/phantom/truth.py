@@ -27,7 +27,14 @@ _COLUMNS = {
     "hemisphere": {"Description": "Side of the head: left, right or midline"},
     "kind": {"Description": "Part of the cortex, or a nucleus under it"},
 }
-_IGNORED = ("*_relmat.*", "*_tractogram.*", "*_bundles.tsv", "*_simulation.json")
+_IGNORED = (
+    "*_relmat.*",
+    "*_tractogram.*",
+    "*_bundles.tsv",
+    "*_simulation.json",
+    "*_displacement.*",
+    "*_biasfield.*",
+)
 
 
 def truth_dir(out_dir: Path) -> Path:
@@ -109,6 +116,36 @@ def write_session(
     nib.streamlines.save(tractogram, str(path("tractogram.tck", model="truth")))
 
 
+def write_displacement(
+    out_dir: Path,
+    labels: tuple[str, str],
+    displacement_mm: Float[np.ndarray, "x y z"],
+    vox2ras: Float[np.ndarray, "4 4"],
+) -> None:
+    """Write how far susceptibility displaces the diffusion images of a session at rest.
+
+    Millimetres along the phase-encoding voxel axis, positive towards larger indices: what belongs
+    at a voxel lies so far on in the image.
+    """
+    subject, session = labels
+    folder = truth_dir(out_dir) / f"sub-{subject}" / (f"ses-{session}" if session else "") / "dwi"
+    name = file_name(subject, session, "", "displacement.nii.gz")
+    save_volume(displacement_mm.astype(np.float32), vox2ras, folder / name)
+
+
+def write_bias(
+    out_dir: Path,
+    labels: tuple[str, str],
+    field: Float[np.ndarray, "x y z"],
+    vox2ras: Float[np.ndarray, "4 4"],
+) -> None:
+    """Write what the diffusion images of a session were multiplied by."""
+    subject, session = labels
+    folder = truth_dir(out_dir) / f"sub-{subject}" / (f"ses-{session}" if session else "") / "dwi"
+    name = file_name(subject, session, "", "biasfield.nii.gz")
+    save_volume(field.astype(np.float32), vox2ras, folder / name)
+
+
 def write_run(
     out_dir: Path,
     labels: tuple[str, str, str],
@@ -126,6 +163,10 @@ def write_run(
             "SNR": config.snr if np.isfinite(config.snr) else None,
             "Seed": config.seed,
             "FlippedBvecAxes": config.flip,
+            "BvecAxesOrder": config.permute,
+            "BiasStrength": config.bias,
+            "LargestDisplacementMM": config.distortion_mm,
+            "PhaseEncodingDirection": config.phase_encoding,
             "HeadToRAS": np.round(head.head2ras, 6).tolist(),
             "MotionTranslationMM": np.round(motion[:, :3, 3], 4).tolist(),
             "MotionRotationDeg": np.round(angles, 4).tolist(),

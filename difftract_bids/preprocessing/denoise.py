@@ -113,6 +113,17 @@ def _check(dwi: Float[np.ndarray, "x y z volume"]) -> None:
             f"Denoising needs a series of at least 2 volumes; the image's shape is {dwi.shape}.",
             remedy="Switch denoising off (--denoise-method none).",
         )
+    refuse_gaps(dwi)
+
+
+def refuse_gaps(dwi: Float[np.ndarray, "x y z volume"]) -> None:
+    """Refuse a series with values that are not finite: they would spread to their neighbours.
+
+    Raises
+    ------
+    InputError
+        If there are any.
+    """
     bad = dwi.size - int(np.isfinite(dwi).sum())
     if bad:
         raise InputError(
@@ -154,10 +165,15 @@ def _denoise_patches(
     variance = _noise_variance(eigenvalues.clamp(min=0), n_voxels)
     edge = (1 + (n_volumes / n_voxels) ** 0.5) ** 2 * variance
     kept = eigenvalues >= edge[:, None]
-    basis = (vectors * kept[:, None, :]).to(patch.dtype)
+    n_kept = kept.sum(dim=1)
+    # Only the columns that some patch of the batch keeps: a tenth of them, and of the time.
+    columns = slice(n_volumes - int(n_kept.max()), None)
+    basis = (vectors[:, :, columns] * kept[:, None, columns]).to(patch.dtype)
     estimate = (centred @ basis) @ basis.mT + mean
-    weight = 1.0 / (1.0 + kept.sum(dim=1))
-    return estimate, variance.to(patch.dtype), weight.to(patch.dtype)
+    # The mean and each component kept take one of the patch's degrees of freedom with them.
+    left = (n_voxels - 1 - n_kept).clamp(min=1)
+    variance = variance * (n_voxels / left)
+    return estimate, variance.to(patch.dtype), (1.0 / (1.0 + n_kept)).to(patch.dtype)
 
 
 def _noise_variance(

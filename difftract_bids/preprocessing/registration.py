@@ -1,9 +1,7 @@
-"""Registration: T1w to diffusion, and either of them to a template.
+"""Registration: a brain to a template, and images through transforms onto other grids.
 
-Linear steps use SimpleITK (mutual information of Mattes et al. 2003, doi:10.1109/TMI.2003.809072;
-faster than DIPY's at the same accuracy), the nonlinear step DIPY's SyN (Avants et al. 2008,
-doi:10.1016/j.media.2007.06.004). Samples are jittered from a fixed seed and one thread adds
-them up, so that a result is the same every time and with any number of CPUs.
+Linear steps are those of :mod:`difftract_bids.preprocessing.linear_registration`, the nonlinear
+step is DIPY's SyN (Avants et al. 2008, doi:10.1016/j.media.2007.06.004).
 
 Transforms map points of the fixed image to the moving image, RAS+ millimetres
 (:mod:`difftract_bids.io.transforms`).
@@ -11,12 +9,10 @@ Transforms map points of the fixed image to the moving image, RAS+ millimetres
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import SimpleITK as sitk  # noqa: N813 (its customary name)
 from dipy.align.imwarp import SymmetricDiffeomorphicRegistration, VerbosityLevels
 from dipy.align.metrics import CCMetric
 from jaxtyping import Bool, Float
@@ -26,72 +22,48 @@ from scipy import ndimage
 from difftract_bids.errors import InputError
 from difftract_bids.io.images import Volume
 from difftract_bids.io.transforms import (
+    CompositeTransform,
     LinearTransform,
     NonlinearTransform,
     Transform,
-    set_geometry,
+)
+from difftract_bids.preprocessing.linear_registration import (
+    WORKING_MM,
+    register_affine,
+    register_rigid,
+    shrink_factors,
 )
 
-#: Images are registered at about this voxel size: diffusion voxels are no smaller.
-_WORKING_MM = 2.0
-#: Size of the voxels at which starting positions are compared.
-_COARSE_MM = 8.0
-#: Pitch of the head (about the left-right axis) at the start; it is what differs between scans.
-_START_PITCH_DEG = (0.0, -25.0, 25.0)
-#: Scans of the whole head reach down the neck, so that centres of mass differ along z.
-_START_HEIGHT_MM = (0.0, -25.0, 25.0)
-_MI_BINS = 32
-#: SimpleITK jitters its regular samples, by the clock where no seed is given.
-_SAMPLING_SEED = 1
+__all__ = [
+    "TemplateMapping",
+    "brain_mask_in_t1w",
+    "dilate_mm",
+    "pseudo_t1w",
+    "register_affine",
+    "register_nonlinear",
+    "register_rigid",
+    "register_template",
+    "resample",
+]
+
 _MARGIN_MM = 10.0
 _SYN_ITERATIONS = (20, 15, 8)
 _CC_RADIUS_VOX = 4
 
 
-def register_rigid(
-    fixed: Volume,
-    moving: Volume,
-    *,
-    fixed_mask: Bool[np.ndarray, "x y z"] | None = None,
-) -> LinearTransform:
-    """Find the rigid motion between two images of one head by mutual information.
+class TemplateMapping(NamedTuple):
+    """Both ways between a brain and a template.
 
-    The headers need not agree: the search starts from several relative positions.
-
-    Parameters
+    Attributes
     ----------
-    fixed, moving
-        Images with or without skull, of any contrast, such as b=0 and T1w.
-    fixed_mask
-        Where the fixed image counts; give a generous brain mask.
-
-    Returns
-    -------
-    LinearTransform
-        Fixed to moving points.
-
-    Raises
-    ------
-    InputError
-        If an image is empty or they cannot be brought to overlap.
+    to_template
+        Points of the subject to points of the template: brings template images to the subject.
+    to_subject
+        Its inverse: brings the subject's images to the template.
     """
-    return _register_linear(fixed, moving, _rigid_starts(fixed, moving), fixed_mask)
 
-
-def register_affine(
-    fixed: Volume,
-    moving: Volume,
-    *,
-    fixed_mask: Bool[np.ndarray, "x y z"] | None = None,
-) -> LinearTransform:
-    """Find the affine map between two brains without skull, a rigid one first.
-
-    Parameters, result and errors as for :func:`register_rigid`.
-    """
-    rigid = register_rigid(fixed, moving, fixed_mask=fixed_mask)
-    start = sitk.AffineTransform(3)
-    _set_matrix(start, rigid.matrix, _centre_mm(fixed))
-    return _register_linear(fixed, moving, [start], fixed_mask)
+    to_template: NonlinearTransform
+    to_subject: CompositeTransform
 
 
 def register_nonlinear(
@@ -100,6 +72,24 @@ def register_nonlinear(
     *,
     fixed_mask: Bool[np.ndarray, "x y z"],
 ) -> NonlinearTransform:
+    """Map a subject's brain to a template: what :func:`register_template` finds, one way.
+
+    Parameters and errors are the same.
+
+    Returns
+    -------
+    NonlinearTransform
+        Fixed to moving points; its field covers the mask with a margin of 10 mm.
+    """
+    return register_template(fixed, moving, fixed_mask=fixed_mask).to_template
+
+
+def register_template(
+    fixed: Volume,
+    moving: Volume,
+    *,
+    fixed_mask: Bool[np.ndarray, "x y z"],
+) -> TemplateMapping:
     """Map a subject's brain to a template: affine, then SyN by local cross-correlation.
 
     Parameters
@@ -114,8 +104,8 @@ def register_nonlinear(
 
     Returns
     -------
-    NonlinearTransform
-        Fixed to moving points; its field covers the mask with a margin of 10 mm.
+    TemplateMapping
+        Fixed to moving points and back; the fields cover the mask with a margin of 10 mm.
 
     Raises
     ------
@@ -140,8 +130,16 @@ def register_nonlinear(
         static_grid2world=work.vox2ras,
         moving_grid2world=work.vox2ras,
     )
-    field = np.asarray(mapping.get_forward_field(), dtype=np.float32)
-    return NonlinearTransform(affine.matrix, field, work.vox2ras)
+    forward, backward = (
+        np.asarray(field, dtype=np.float32)
+        for field in (mapping.get_forward_field(), mapping.get_backward_field())
+    )
+    # Both fields live where the template lies once the affine has brought it to the subject.
+    back = NonlinearTransform(np.eye(4), backward, work.vox2ras)
+    return TemplateMapping(
+        NonlinearTransform(affine.matrix, forward, work.vox2ras),
+        CompositeTransform((affine.inverse(), back)),
+    )
 
 
 def pseudo_t1w(
@@ -244,144 +242,9 @@ def _nearest(source: NDArray[np.generic], index: NDArray[np.int64]) -> NDArray[n
     return np.where(inside, source[tuple(clipped)], np.zeros((), dtype=source.dtype))
 
 
-def _register_linear(
-    fixed: Volume,
-    moving: Volume,
-    starts: Sequence[sitk.Transform],
-    fixed_mask: Bool[np.ndarray, "x y z"] | None,
-) -> LinearTransform:
-    """Try each start on coarse images, and refine the best one."""
-    images = _working_image(fixed), _working_image(moving)
-    coarse = _coarser(images[0]), _coarser(images[1])
-    mask = None
-    if fixed_mask is not None:
-        mask = _to_itk(Volume(fixed_mask.astype(np.uint8), fixed.vox2ras))
-    try:
-        rough = [_optimise(_coarse_method(), coarse, start, mask) for start in starts]
-        _, best = min(rough, key=lambda candidate: candidate[0])
-        _, found = _optimise(_fine_method(), images, best, mask)
-    except RuntimeError as error:
-        raise InputError(
-            f"The images cannot be registered: {str(error).strip().splitlines()[-1]}",
-            remedy="Look at both: one may be empty, cropped or not of this head.",
-        ) from error
-    return LinearTransform(_matrix_of(found))
-
-
-def _coarse_method() -> sitk.ImageRegistrationMethod:
-    method = sitk.ImageRegistrationMethod()
-    method.SetOptimizerAsRegularStepGradientDescent(
-        learningRate=4.0, minStep=0.2, numberOfIterations=60, relaxationFactor=0.6
-    )
-    return method
-
-
-def _fine_method() -> sitk.ImageRegistrationMethod:
-    method = sitk.ImageRegistrationMethod()
-    method.SetShrinkFactorsPerLevel([2, 1])
-    method.SetSmoothingSigmasPerLevel([2.0, 0.0])
-    method.SetMetricSamplingStrategy(method.REGULAR)
-    method.SetMetricSamplingPercentage(0.3, seed=_SAMPLING_SEED)
-    method.SetOptimizerAsRegularStepGradientDescent(
-        learningRate=1.0, minStep=1e-3, numberOfIterations=150, relaxationFactor=0.6
-    )
-    return method
-
-
-def _optimise(
-    method: sitk.ImageRegistrationMethod,
-    fixed_and_moving: tuple[sitk.Image, sitk.Image],
-    start: sitk.Transform,
-    mask: sitk.Image | None,
-) -> tuple[float, sitk.Transform]:
-    method.SetMetricAsMattesMutualInformation(_MI_BINS)
-    method.SetInterpolator(sitk.sitkLinear)
-    method.SetNumberOfThreads(1)
-    method.SetNumberOfWorkUnits(1)
-    method.SmoothingSigmasAreSpecifiedInPhysicalUnitsOn()
-    method.SetOptimizerScalesFromPhysicalShift()
-    if mask is not None:
-        method.SetMetricFixedMask(mask)
-    transform = type(start)(start)
-    method.SetInitialTransform(transform, inPlace=True)
-    method.Execute(*fixed_and_moving)
-    return float(method.GetMetricValue()), transform
-
-
-def _rigid_starts(fixed: Volume, moving: Volume) -> list[sitk.Transform]:
-    centre, other = _centre_mm(fixed), _centre_mm(moving)
-    starts: list[sitk.Transform] = []
-    for pitch_deg, height_mm in itertools.product(_START_PITCH_DEG, _START_HEIGHT_MM):
-        angle = np.deg2rad(pitch_deg)
-        matrix = np.eye(4)
-        matrix[1:3, 1:3] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
-        matrix[:3, 3] = other + np.array([0.0, 0.0, height_mm]) - matrix[:3, :3] @ centre
-        starts.append(_euler(matrix, centre))
-    return [*starts, _euler(np.eye(4), centre)]
-
-
-def _euler(matrix: Float[np.ndarray, "4 4"], centre: Float[np.ndarray, " 3"]) -> sitk.Transform:
-    transform = sitk.Euler3DTransform()
-    _set_matrix(transform, matrix, centre)
-    return transform
-
-
-def _set_matrix(
-    transform: sitk.Transform, matrix: Float[np.ndarray, "4 4"], centre: Float[np.ndarray, " 3"]
-) -> None:
-    flip = np.array([-1.0, -1.0, 1.0])
-    rotation = matrix[:3, :3] * np.outer(flip, flip)
-    moved = (matrix[:3, :3] @ centre + matrix[:3, 3]) * flip
-    transform.SetCenter((centre * flip).tolist())
-    transform.SetMatrix(rotation.ravel().tolist())
-    transform.SetTranslation((moved - centre * flip).tolist())
-
-
-def _matrix_of(transform: sitk.Transform) -> Float[np.ndarray, "4 4"]:
-    flip = np.diag([-1.0, -1.0, 1.0, 1.0])
-    lps = np.eye(4)
-    lps[:3, :3] = np.reshape(transform.GetMatrix(), (3, 3))
-    centre = np.array(transform.GetCenter())
-    lps[:3, 3] = np.array(transform.GetTranslation()) + centre - lps[:3, :3] @ centre
-    return flip @ lps @ flip
-
-
-def _centre_mm(volume: Volume) -> Float[np.ndarray, " 3"]:
-    weights = np.clip(np.nan_to_num(volume.data.astype(np.float64)), 0, None)
-    if not weights.any():
-        raise InputError(
-            "An image to be registered is empty.",
-            remedy="Look at it: it may not have been copied completely.",
-        )
-    # Equal weight for all of the head: a bright neck or eye must not pull.
-    voxel = ndimage.center_of_mass(weights > 0.2 * np.percentile(weights, 98))
-    return LinearTransform(volume.vox2ras).points(np.array(voxel))
-
-
-def _to_itk(volume: Volume) -> sitk.Image:
-    image = sitk.GetImageFromArray(np.ascontiguousarray(volume.data.transpose(2, 1, 0)))
-    set_geometry(image, volume.vox2ras)
-    return image
-
-
-def _working_image(volume: Volume) -> sitk.Image:
-    data = np.nan_to_num(volume.data.astype(np.float32))
-    image = _to_itk(Volume(data, volume.vox2ras))
-    return sitk.BinShrink(image, _shrink_factors(volume))
-
-
-def _coarser(image: sitk.Image) -> sitk.Image:
-    factors = [max(1, round(_COARSE_MM / size)) for size in image.GetSpacing()]
-    return sitk.BinShrink(image, factors)
-
-
-def _shrink_factors(volume: Volume) -> list[int]:
-    return [max(1, round(_WORKING_MM / float(size))) for size in volume.voxel_sizes_mm]
-
-
 def _smoothed(volume: Volume) -> Volume:
     """Average out what the working voxels cannot show, before sampling at their distance."""
-    sigma = [0.5 * (factor > 1) * factor for factor in _shrink_factors(volume)]
+    sigma = [0.5 * (factor > 1) * factor for factor in shrink_factors(volume)]
     data = ndimage.gaussian_filter(volume.data.astype(np.float32), sigma)
     return Volume(data, volume.vox2ras)
 
@@ -392,8 +255,8 @@ def _cropped(brain: Volume, mask: Bool[np.ndarray, "x y z"]) -> Volume:
         raise InputError("The brain mask is empty.", remedy="Look at the b=0 reference.")
     corners = LinearTransform(brain.vox2ras).points(np.argwhere(mask).astype(np.float64))
     low, high = corners.min(axis=0) - _MARGIN_MM, corners.max(axis=0) + _MARGIN_MM
-    shape = np.ceil((high - low) / _WORKING_MM).astype(int) + 1
-    vox2ras = np.diag([_WORKING_MM] * 3 + [1.0])
+    shape = np.ceil((high - low) / WORKING_MM).astype(int) + 1
+    vox2ras = np.diag([WORKING_MM] * 3 + [1.0])
     vox2ras[:3, 3] = low
     return Volume(resample(_smoothed(brain), shape.tolist(), vox2ras, []), vox2ras)
 

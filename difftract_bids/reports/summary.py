@@ -141,6 +141,8 @@ class RunSummary:
         One per atlas.
     notices
         Warnings of the stages; what follows from the figures above is added by itself.
+    decisions
+        What was decided by the data and why, whose results were used: a sentence each.
     """
 
     shape: tuple[int, int, int]
@@ -154,6 +156,7 @@ class RunSummary:
     fodf: Sequence[tuple[str, str]] = ()
     connectomes: Sequence[ConnectomeFacts] = ()
     notices: Sequence[Notice] = ()
+    decisions: Sequence[str] = ()
 
     @property
     def voxel_sizes_text(self) -> str:

@@ -14,6 +14,7 @@ from tracking_cases import (
     REGION_NAMES,
     Case,
     agreement,
+    anatomy_of,
     crossing_case,
     filled_case,
     regions_of,
@@ -22,7 +23,7 @@ from tracking_cases import (
     with_gradients,
 )
 
-from difftract_bids.core import SeedStatus, TrackingConfig, random_seeds
+from difftract_bids.core import SeedStatus, StopReason, TrackingConfig, random_seeds
 from difftract_bids.core.survival import soft_survival
 from difftract_bids.errors import ConfigError, DerivativeError, SeedError
 
@@ -58,11 +59,11 @@ def config_of(backend: str, **settings) -> TrackingConfig:
     return TrackingConfig(backend=backend, **(defaults | settings))
 
 
-def compare(case: Case, dtype: torch.dtype, regions=None, **settings):
+def compare(case: Case, dtype: torch.dtype, regions=None, anatomy=None, **settings):
     here = case.to(dtype)
     there = here.to("cuda")
-    slow = here.track(config_of("cpu", **settings), regions)
-    fast = there.track(config_of("cuda", **settings), regions)
+    slow = here.track(config_of("cpu", **settings), regions, anatomy)
+    fast = there.track(config_of("cuda", **settings), regions, anatomy)
     assert fast.points.is_cuda
     assert fast.points.dtype == dtype
     found = agreement(fast, slow)
@@ -86,6 +87,17 @@ def test_streamlines_are_the_processors(dtype, integrator):
 def test_streamlines_with_regions_are_the_processors(dtype, regions):
     case = crossing_case(2000)
     assert len(compare(case, dtype, regions_of(regions, case))) > 50
+
+
+@both_types
+@pytest.mark.parametrize("integrator", INTEGRATORS)
+def test_streamlines_that_obey_tissue_are_the_processors(dtype, integrator):
+    case = crossing_case(4000, (20, 18, 14))
+    settings = {"integrator": integrator, "max_length_mm": 60.0}
+    for crop in (False, True):
+        anatomy = anatomy_of(case, crop_at_gmwmi=crop)
+        result = compare(case, dtype, None, anatomy, **settings)
+        assert result.count_stops()[StopReason.LEFT_DEEP_GREY] > 20
 
 
 @pytest.mark.parametrize("lmax", [2, 4, 6, 10, 12])

@@ -12,7 +12,10 @@ from difftract_bids.io.images import load_volume
 from difftract_bids.phantom.agreement import Connectome, agreement
 
 pytestmark = pytest.mark.integration
-QUICK = ["--denoise-method", "none", "--n-seeds", "3000"]
+QUICK = [
+    *("--denoise-method", "none", "--motion-correction", "none", "--bias-correction", "none"),
+    *("--n-seeds", "3000"),
+]
 MATRIX = "sub-01/dwi/sub-01_atlas-Phantom_meas-count_relmat.dense.tsv"
 STEM = "sub-01/dwi/sub-01_model-msmtcsd"
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from difftract_bids.bids import templates
+from difftract_bids.bids.anatomy import Anatomy
 from difftract_bids.bids.atlases import (
     check_atlas,
     parcellation_of,
@@ -223,7 +224,9 @@ def test_labels_in_t1w_space_need_a_t1w(tmp_path):
     run = DWIRun({"subject": "01", "run": 1}, dwi, dwi, dwi)
     with pytest.raises(AtlasError, match="there is no T1w"):
         check_atlas(atlas, run)
-    check_atlas(atlas, replace(run, t1w=tmp_path / "sub-01/anat/sub-01_atlas-Own_dseg.nii.gz"))
+    check_atlas(
+        atlas, replace(run, anatomy=Anatomy(tmp_path / "sub-01/anat/sub-01_atlas-Own_dseg.nii.gz"))
+    )
     assert parcellation_of(atlas, run).space == "T1w"
 
 

@@ -24,7 +24,9 @@ SIMULATED = """
     import torch
     from numba import config as numba_config
     from problems import circles, fodf_of, scaling
-    from tracking_cases import Case, agreement, relative_error, weights_of, with_gradients
+    from tracking_cases import (
+        Case, agreement, anatomy_of, relative_error, weights_of, with_gradients,
+    )
 
     from difftract_bids.core import TrackingConfig, adjoint, survival
     from difftract_bids.core.kernels import lookup
@@ -77,11 +79,12 @@ SIMULATED = """
     settings = dict(max_length_mm=8.0, min_length_mm=1.0, step_size_mm=1.0, peak_tolerance=1e-10)
     found = {}
 
-    def compare(name, integrator, where, dtype=torch.float64):
+    def compare(name, integrator, where, dtype=torch.float64, case=case, anatomy=None):
         config = TrackingConfig(integrator=integrator, **settings)
         given = case.to(dtype)
-        ours, *gradients = with_gradients(given, config, where)
-        theirs, *expected = with_gradients(given, replace(config, backend="reference"), where)
+        slow = replace(config, backend="reference")
+        ours, *gradients = with_gradients(given, config, where, anatomy)
+        theirs, *expected = with_gradients(given, slow, where, anatomy)
         alike = agreement(ours, theirs)
         found[name] = dict(
             streamlines=len(ours),
@@ -89,12 +92,27 @@ SIMULATED = """
             alike=alike.streamlines,
             distance=float(alike.distances_mm.max()),
             gradients=[relative_error(a, b) for a, b in zip(gradients, expected)],
+            stops=sorted(why.name for why in ours.count_stops()),
         )
 
     for integrator in ("euler", "midpoint", "rk4", "rk4_classic"):
         compare(integrator, integrator, None)
     compare("regions", "euler", regions)
     compare("single", "euler", None, torch.float32)
+
+    from tracking_cases import crossing_case
+
+    many = crossing_case(400, (20, 18, 14), lmax=4)
+    settings["max_length_mm"] = 60.0
+    tissue = anatomy_of(many, crop_at_gmwmi=True)
+    from difftract_bids.core import StopReason
+    slow = TrackingConfig(backend="reference", integrator="euler", **settings)
+    known = many.track(slow, None, tissue)
+    cut = (known.stop_reason == StopReason.LEFT_DEEP_GREY).any(1)
+    some = torch.cat([known.seed_index[cut][:3], torch.arange(20)])
+    few = replace(many, seeds=many.seeds[some], starts=many.starts[some])
+    compare("tissue", "euler", None, case=few, anatomy=tissue)
+    settings["max_length_mm"] = 8.0
 
     def weigh(backend):
         leaf = fodf.clone().requires_grad_()
@@ -136,6 +154,15 @@ def simulated():
     return json.loads(written.splitlines()[-1])
 
 
+def test_simulated_kernels_obey_tissue_as_the_reference_does(simulated):
+    found = simulated["tissue"]
+    assert found["streamlines"] > 2
+    assert {"ENTERED_CORTEX", "LEFT_DEEP_GREY"} <= set(found["stops"])
+    assert (found["seeds"], found["alike"]) == (1, 1)
+    assert found["distance"] < 1e-9
+    assert max(found["gradients"]) < 1e-9
+
+
 @pytest.mark.parametrize("case", ["euler", "midpoint", "rk4", "rk4_classic", "regions"])
 def test_simulated_kernels_give_the_references_streamlines_and_gradients(simulated, case):
     found = simulated[case]
@@ -174,7 +201,9 @@ COMPILED = """
         from numba import cuda
         import numba.cuda.dispatcher as dispatcher
         from difftract_bids.core.kernels.cuda import device_sources
-        from difftract_bids.core.kernels.layout import FieldArrays, RegionArrays, Rules
+        from difftract_bids.core.kernels.layout import (
+            FieldArrays, RegionArrays, Rules, TissueArrays,
+        )
         @cuda.jit
         def nothing(x):
             x[0] = 1
@@ -208,11 +237,20 @@ COMPILED = """
             ),
             RegionArrays,
         )
+        tissues = types.NamedTuple(
+            (
+                types.UniTuple(integer, 1), arrays(types.float32, 2), row,
+                arrays(types.uint8, 3), arrays(types.float64, 2),
+            ),
+            TissueArrays,
+        )
         rules = typeof(Rules(0, *[scalar(1)] * 5, 3, 4, False, False, *[scalar(1)] * 2))
         number, line = arrays(integer, 1), arrays(real, 1)
         kernels = device_sources(dtype)
         signatures = {
-            "trace": (field, regions, rules, image, image, arrays(real, 3), arrays(integer, 2)),
+            "trace": (
+                field, regions, tissues, rules, image, image, arrays(real, 3), arrays(integer, 2)
+            ),
             "pull_back": (
                 field, rules, image, number, number, image, image, image, image, number
             ),

@@ -13,6 +13,7 @@ from tracking_cases import (
     REGION_NAMES,
     Case,
     agreement,
+    anatomy_of,
     crossing_case,
     filled_case,
     regions_of,
@@ -20,7 +21,7 @@ from tracking_cases import (
     with_gradients,
 )
 
-from difftract_bids.core import SeedStatus, StopReason, TrackingConfig
+from difftract_bids.core import Anatomy, InterfaceSeeds, SeedStatus, StopReason, TrackingConfig
 from difftract_bids.core.regions import Regions
 
 #: Largest distance of vertices (mm) and relative error of gradients.
@@ -33,11 +34,17 @@ def config_of(backend: str, **settings) -> TrackingConfig:
     return TrackingConfig(backend=backend, **(defaults | settings))
 
 
-def compare(case: Case, dtype: torch.dtype, regions: Regions | None = None, **settings):
+def compare(
+    case: Case,
+    dtype: torch.dtype,
+    regions: Regions | None = None,
+    anatomy: Anatomy | None = None,
+    **settings,
+):
     """Follow the case by both, hold them to each other, and give the kernels' result."""
     case = case.to(dtype)
-    fast = case.track(config_of("cpu", **settings), regions)
-    slow = case.track(config_of("reference", **settings), regions)
+    fast = case.track(config_of("cpu", **settings), regions, anatomy)
+    slow = case.track(config_of("reference", **settings), regions, anatomy)
     found = agreement(fast, slow)
     if dtype == torch.float64:
         assert torch.equal(fast.seed_status, slow.seed_status)
@@ -80,6 +87,47 @@ def test_regions_of_the_comparison_reject_and_end_streamlines():
     assert StopReason.ALL_INCLUDED in met["stop"].count_stops()
     others = {SeedStatus.TOO_SHORT, SeedStatus.NO_PEAK, SeedStatus.BELOW_CUTOFF}
     assert others & set(met["none"].count_seeds())
+
+
+@both_types
+@pytest.mark.parametrize("integrator", INTEGRATORS)
+def test_streamlines_that_obey_tissue_are_the_references(dtype, integrator):
+    case = crossing_case(500, (20, 18, 14))
+    settings = {"integrator": integrator, "max_length_mm": 25.0, "min_length_mm": 1.0}
+    anatomy = anatomy_of(case, crop_at_gmwmi=integrator == "midpoint")
+    result = compare(case, dtype, None, anatomy, **settings)
+    seeds, stops = result.count_seeds(), result.count_stops()
+    assert seeds[SeedStatus.KEPT] > 50
+    assert seeds[SeedStatus.UNSUITABLE_TISSUE] > 50
+    assert {SeedStatus.ENDED_IN_FLUID, SeedStatus.ENDED_IN_WHITE_MATTER} <= set(seeds)
+    assert stops[StopReason.ENTERED_CORTEX] > 50
+    assert stops[StopReason.LEFT_DEEP_GREY] > 5
+
+
+@pytest.mark.parametrize("one_way", [False, True])
+def test_tissue_and_regions_together_are_the_references(one_way):
+    case = crossing_case(400, (20, 18, 14))
+    settings = {"one_way": one_way, "max_length_mm": 60.0}
+    for name in ("two masks", "include sphere", "exclude sphere", "stop"):
+        where = regions_of(name, case)
+        assert len(compare(case, torch.float64, where, anatomy_of(case), **settings)) > 2
+
+
+@pytest.mark.parametrize("integrator", ["euler", "rk4"])
+@pytest.mark.parametrize("crop", [False, True])
+def test_gradients_under_anatomical_constraints_are_the_references(integrator, crop):
+    # Seeds from which one way alone is gone, turned by tissue, among them.
+    case = crossing_case(200, (20, 18, 14))
+    anatomy = anatomy_of(case, crop_at_gmwmi=crop)
+    on_border, _ = InterfaceSeeds(anatomy, random_seed=1).draw(0, 100)
+    case = replace(case, seeds=torch.cat([case.seeds[:100], on_border]))
+    settings = {"integrator": integrator, "max_length_mm": 60.0}
+    fast, *found = with_gradients(case, config_of("cpu", **settings), None, anatomy)
+    slow, *wanted = with_gradients(case, config_of("reference", **settings), None, anatomy)
+    assert torch.equal(fast.offsets, slow.offsets)
+    assert (fast.stop_reason[:, 0] == StopReason.NONE).sum() > 20
+    assert relative_error(found[0], wanted[0]) < 1e-9
+    assert relative_error(found[1], wanted[1]) < 1e-9
 
 
 @both_types

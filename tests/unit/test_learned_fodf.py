@@ -247,8 +247,8 @@ def test_a_run_with_other_directions_and_voxels_is_warned_of_on_the_terminal(dat
     assert len(notes) == 2
     said = _models(found)
     assert [line for line in said if line.startswith("WARNING: ")] == said[1:]
-    assert "60 directions" in said[1]
-    assert "1.25" in said[2]
+    assert any("60 directions" in line for line in said)
+    assert any("1.25" in line for line in said)
 
 
 def test_a_participant_that_the_model_knows_is_told_of(dataset, model):

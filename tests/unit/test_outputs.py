@@ -5,16 +5,17 @@ from pathlib import Path
 import pytest
 from bids.layout.writing import build_path
 
+from difftract_bids.bids.anatomy import Anatomy
 from difftract_bids.bids.fodf_model import ModelChoice
 from difftract_bids.bids.layout import open_derivatives, path_patterns
 from difftract_bids.bids.outputs import (
     OUTPUTS,
-    missing_outputs,
+    output_entities,
     output_path,
-    promised_outputs,
     sensitivity_maps,
     tracked_in,
 )
+from difftract_bids.bids.promises import missing_outputs, promised_outputs
 from difftract_bids.bids.refinement_target import RefinementTarget
 from difftract_bids.bids.runs import DWIRun
 from difftract_bids.config import (
@@ -32,7 +33,11 @@ def dwi_run(t1w=None, model="csd", refinement=None, **entities):
     files = (Path("a.nii.gz"), Path("a.bval"), Path("a.bvec"))
     chosen = ModelChoice(model, "it was asked for")
     return DWIRun(
-        {"subject": "01", **entities}, *files, t1w=t1w, fodf_model=chosen, refinement=refinement
+        {"subject": "01", **entities},
+        *files,
+        anatomy=Anatomy(t1w=t1w),
+        fodf_model=chosen,
+        refinement=refinement,
     )
 
 
@@ -203,10 +208,10 @@ def test_missing_and_empty_outputs_are_both_found(tmp_path):
     for name in promised:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("content")
-    assert missing_outputs(tmp_path, [run], ["A"], Config()) == []
+    assert missing_outputs(tmp_path, promised_outputs(run, ["A"], Config())) == []
     (tmp_path / promised[0]).unlink()
     (tmp_path / promised[3]).write_text("")
-    found = missing_outputs(tmp_path, [run], ["A"], Config())
+    found = missing_outputs(tmp_path, promised_outputs(run, ["A"], Config()))
     assert found == sorted([promised[0], promised[3]])
 
 
@@ -214,14 +219,12 @@ def test_missing_and_empty_outputs_are_both_found(tmp_path):
 def test_pybids_reads_back_every_entity_of_every_output(tmp_path, key):
     target = RefinementTarget(Path("t.tck"), "tractogram")
     run = dwi_run(session="A", run="1", model="msmtcsd", refinement=target)
-    path = tmp_path / output_path(run, key, Config(), "X" if OUTPUTS[key].per_atlas else None)
+    atlas = "X" if OUTPUTS[key].per_atlas else None
+    template = "T2009" if OUTPUTS[key].per_template else None
+    path = tmp_path / output_path(run, key, Config(), atlas, template)
     path.parent.mkdir(parents=True)
     path.write_text("x")
     (tmp_path / "dataset_description.json").write_text('{"Name": "n", "BIDSVersion": "1.10.0"}')
     (found,) = open_derivatives(tmp_path).get(subject="01", session="A")
-    wanted = dict(OUTPUTS[key].entities)
-    if OUTPUTS[key].of_fodf:
-        wanted["model"] = "msmtcsd"
-    if OUTPUTS[key].tissue:
-        wanted["label"] = OUTPUTS[key].tissue
+    wanted = output_entities(key, run, Config(), template)
     assert {name: found.get_entities()[name] for name in wanted} == wanted

@@ -22,19 +22,26 @@ from difftract_bids.io.transforms import (
     save_linear,
     save_nonlinear,
 )
+from difftract_bids.phantom.geometry import load_geometry
+from difftract_bids.phantom.pose import make_grid
+from difftract_bids.phantom.signal import RELAXATION, add_rician_noise, t1w_volume
+from difftract_bids.phantom.tissue import Tissue, map_tissue
 from difftract_bids.preprocessing.mask import brain_mask
 from difftract_bids.preprocessing.registration import (
     brain_mask_in_t1w,
     dilate_mm,
     pseudo_t1w,
-    register_nonlinear,
     register_rigid,
+    register_template,
     resample,
 )
 
 SHARED = Path(
     os.environ.get("DIFFTRACT_TEST_DATA", Path(__file__).parents[3] / "shared" / "data")
 ).resolve()
+
+
+FIELD_OF_VIEW_MM = (186.0, 219.0, 171.0)
 
 
 def rigid(angles_deg, shift_mm):
@@ -95,6 +102,48 @@ def test_a_rigid_motion_between_two_contrasts_is_found(angles_deg, shift_mm):
     assert np.allclose(found.matrix[:3, :3] @ found.matrix[:3, :3].T, np.eye(3), atol=1e-8)
 
 
+@pytest.fixture(scope="module")
+def phantom():
+    """Give the simulated head's geometry and its T1w, noise included."""
+    geometry = load_geometry()
+    t1w_grid = make_grid(FIELD_OF_VIEW_MM, 2.0, "PIR", 0.0)
+    tissue = map_tissue(geometry, t1w_grid.shape, t1w_grid.vox2ras, samples_per_axis=2)
+    noisy = add_rician_noise(t1w_volume(tissue), 1 / 60, np.random.default_rng(0))
+    return geometry, Volume(noisy.astype(np.float32), t1w_grid.vox2ras)
+
+
+@pytest.mark.parametrize(
+    ("axes", "oblique_deg", "angles_deg", "shift_mm"),
+    [
+        ("LAS", 5.0, (0, 0, 0), (0, 0, 0)),
+        ("LAS", 5.0, (8, 0, 0), (6, -6, 5)),  # 10 mm and 8 degrees, as in a real header
+        ("RPI", 15.0, (-5, 5, 4), (-3, 8, -6)),
+        ("SLA", -10.0, (3, -6, 5), (8, 4, 5)),
+    ],
+)
+def test_the_phantom_s_t1w_is_found_within_a_millimetre(
+    axes, oblique_deg, angles_deg, shift_mm, phantom
+):
+    geometry, t1w = phantom
+    grid = make_grid(FIELD_OF_VIEW_MM, 3.0, axes, oblique_deg)
+    fractions = map_tissue(geometry, grid.shape, grid.vox2ras, samples_per_axis=2).fractions
+    signal = fractions @ np.array([RELAXATION[kind].b0 for kind in Tissue])
+    b0 = add_rician_noise(signal, 1 / 30, np.random.default_rng(1)).astype(np.float32)
+    brain = fractions[..., [Tissue.GREY, Tissue.WHITE, Tissue.CSF]].sum(axis=-1) > 0.5
+    header = rigid(angles_deg, shift_mm)
+    found = register_rigid(
+        Volume(b0, grid.vox2ras),
+        Volume(t1w.data, header @ t1w.vox2ras),
+        fixed_mask=dilate_mm(brain, grid.vox2ras, 8.0),
+    )
+    places = nib.affines.apply_affine(grid.vox2ras, np.argwhere(brain))
+    wrong_mm = np.linalg.norm(
+        found.points(places) - LinearTransform(header).points(places), axis=1
+    )
+    assert wrong_mm.mean() < 0.5
+    assert wrong_mm.max() < 1.0
+
+
 def test_registering_twice_gives_the_same_bits():
     fixed, moving = sampled(head, *grid(4.0, 60.0)), sampled(head, OBLIQUE, (44, 46, 36))
     assert np.array_equal(
@@ -117,7 +166,7 @@ def test_a_smooth_warp_is_found_where_the_image_shows_it():
     moving = sampled(head, vox2ras, shape)
     # The fixed image shows at x what the moving one shows at warp(x).
     fixed = sampled(lambda points: head(warp(points)), vox2ras, shape)
-    found = register_nonlinear(fixed, moving, fixed_mask=fixed.data > 10)
+    found, back = register_template(fixed, moving, fixed_mask=fixed.data > 10)
     # Along an edge a displacement leaves no trace: only the error across edges can be small.
     gradient = np.stack(np.gradient(ndimage.gaussian_filter(fixed.data, 1)), axis=-1)
     steepness = np.linalg.norm(gradient, axis=-1)
@@ -133,6 +182,10 @@ def test_a_smooth_warp_is_found_where_the_image_shows_it():
     brain = fixed.data > 10
     warped = resample(moving, shape, vox2ras, [found])
     assert np.corrcoef(warped[brain], fixed.data[brain])[0, 1] > 0.95
+    places = nib.affines.apply_affine(vox2ras, np.argwhere(brain)[::50])
+    there_and_back_mm = np.linalg.norm(back.points(found.points(places)) - places, axis=1)
+    assert np.median(there_and_back_mm) < 0.1
+    assert there_and_back_mm.max() < 1.0
 
 
 def test_resampling_without_a_transform_finds_the_same_places_on_another_grid():

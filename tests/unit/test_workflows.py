@@ -6,8 +6,15 @@ from datasets import ONE_SHELL, TWO_SHELLS, write_dataset
 from nipype.interfaces.base import isdefined
 
 from difftract_bids.bids.atlases import resolve_atlas
+from difftract_bids.bids.phase_encoding import PhaseEncoding
 from difftract_bids.bids.plan import make_plan
-from difftract_bids.config import Config, ConnectomeConfig, FodfConfig, merge
+from difftract_bids.config import (
+    Config,
+    ConnectomeConfig,
+    FodfConfig,
+    PreprocessingConfig,
+    merge,
+)
 from difftract_bids.errors import ConfigError, InputError, UsageError
 from difftract_bids.io.gradients import read_gradients
 from difftract_bids.io.images import load_volume, save_volume
@@ -20,7 +27,9 @@ from difftract_bids.reports.methods import methods_markdown
 from difftract_bids.reports.references import bibliography
 from difftract_bids.workflows.app import init_difftract_wf
 from difftract_bids.workflows.connectome import connectome_methods
+from difftract_bids.workflows.displacements import Displacements, init_displacements_wf
 from difftract_bids.workflows.fodf import fodf_methods, init_fodf_wf
+from difftract_bids.workflows.preprocessing import init_preprocessing_wf
 from difftract_bids.workflows.weighting import init_weighting_wf
 
 
@@ -72,7 +81,7 @@ def test_without_a_t1w_tensor_maps_stand_in_for_it(tmp_path):
 
 
 def test_heavy_steps_are_given_their_cpus_and_memory(workflow):
-    for name in ("preprocessing_wf.denoise", "fodf_wf.fodf", "tracking_wf.track"):
+    for name in ("preprocessing_wf.part_1_wf.denoise", "fodf_wf.fodf", "tracking_wf.track"):
         node = nodes(workflow)[f"sub_01_wf.dwi_wf.{name}"]
         assert node.n_procs == 3
         assert node.mem_gb > 0.5
@@ -458,10 +467,31 @@ def test_each_run_has_its_own_streamline_weights(tmp_path):
         build(tmp_path / "other", connectome={"streamline_weights": "nowhere.txt"})
 
 
+@pytest.mark.parametrize(
+    ("distortion", "source"), [("topup", "undistorted_mask"), ("none", "mask")]
+)
+def test_eddy_is_told_where_the_brain_lies_in_what_it_makes(distortion, source):
+    shown = Displacements("eddy", distortion, PhaseEncoding("j", 1, 0.05))
+    workflow = init_displacements_wf(PreprocessingConfig(motion_correction="eddy"), shown)
+    eddy = workflow.get_node("eddy_wf")
+    given = {
+        node.name: data["connect"] for node, _, data in workflow._graph.in_edges(eddy, data=True)
+    }
+    assert ("mask", "inputnode.mask") in given[source]
+
+
 def test_every_entry_of_the_bibliography_is_cited_somewhere(workflow):
-    from difftract_bids.workflows.anatomical import _CITATIONS
+    from difftract_bids.workflows.anatomical import _CITATIONS, init_tissue_wf
 
     cited = workflow.visit_desc()
+    for source in ("labels", "probabilities", "t1w"):
+        cited += init_tissue_wf(source).visit_desc()
+    encoding = PhaseEncoding("j", 1, 0.05)
+    for motion, distortion in (("dipy", "t1w"), ("eddy", "topup")):
+        cited += init_preprocessing_wf(
+            PreprocessingConfig(denoise_method="patch2self", motion_correction=motion),
+            displacements=Displacements(motion, distortion, encoding),
+        ).visit_desc()
     for config, model in (
         (FodfConfig(), "msmtcsd"),
         (FodfConfig(), "ss2t"),

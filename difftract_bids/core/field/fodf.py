@@ -14,7 +14,7 @@ from difftract_bids.core.interpolation import Grid, interpolate
 from difftract_bids.core.peaks import find_peaks
 from difftract_bids.core.sh import lmax_of, n_coefficients
 from difftract_bids.core.streamlines import StopReason
-from difftract_bids.core.tensor_form import sh_to_tensor
+from difftract_bids.core.tensor_form import contract, sh_to_tensor
 from difftract_bids.errors import FodfError, InputError
 
 #: Rows of the table are filled up to a multiple of this many numbers: whole vector registers.
@@ -131,6 +131,15 @@ class FodfField:
         reason = torch.where(peaks.amplitude < self.cutoff, int(StopReason.BELOW_CUTOFF), 0)
         reason = torch.where(peaks.found, reason, int(StopReason.NO_PEAK))
         return Heading(peaks.direction, torch.where(inside, reason, int(StopReason.OUTSIDE_IMAGE)))
+
+    def strength(
+        self, position_mm: Float[Tensor, "3 n"], direction: Float[Tensor, "3 n"]
+    ) -> Float[Tensor, " n"]:
+        """Evaluate the fODF at each position along a unit vector; 0 outside the image."""
+        voxel, row = self.grid.to_voxel(position_mm), self.row.reshape(-1)
+        inside = self.grid.contains(voxel) & (row[self.grid.nearest(voxel)] > 0)
+        tensor = interpolate(self.table, voxel, self.grid, row)[: n_coefficients(self.lmax)]
+        return torch.where(inside, contract(tensor, direction, self.lmax, 0)[0], 0)
 
 
 def _checked_lmax(fodf: Tensor) -> int:

@@ -172,6 +172,16 @@ class TensorField:
         direction = principal_directions(tensor, start, reason == 0)
         return Heading(direction.to(self.dtype), reason)
 
+    def strength(
+        self,
+        position_mm: Float[Tensor, "3 n"],
+        direction: Float[Tensor, "3 n"],  # noqa: ARG002 - fODFs need it
+    ) -> Float[Tensor, " n"]:
+        """Compute the fractional anisotropy at each position; 0 outside the image."""
+        voxel = self.grid.to_voxel(position_mm)
+        fa = fractional_anisotropy(self.tensors_at(voxel).double())
+        return torch.where(self.grid.is_in(self.occupied, voxel), fa, 0)
+
     def tensors_at(self, voxel: Float[Tensor, "3 n"]) -> Float[Tensor, "6 n"]:
         """Give the tensors at voxel coordinates; differentiable in these too."""
         values = interpolate(self.table, voxel, self.grid)

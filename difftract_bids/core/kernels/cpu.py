@@ -18,7 +18,13 @@ from difftract_bids.core.kernels.contraction import (
     unrolled_power,
     unrolled_slope,
 )
-from difftract_bids.core.kernels.job import Job, PulledBack, field_arrays, region_arrays
+from difftract_bids.core.kernels.job import (
+    Job,
+    PulledBack,
+    field_arrays,
+    region_arrays,
+    tissue_arrays,
+)
 from difftract_bids.core.kernels.layout import FieldArrays, Workspace
 from difftract_bids.core.kernels.streamline import growth_of, pull_back, trace
 from difftract_bids.core.kernels.target import compile_as, host_kernel, source_digest
@@ -43,7 +49,7 @@ class CpuBackend:
     ) -> tuple[Tensor, Tensor]:
         """Track every seed, on as many threads as PyTorch uses."""
         n, field, regions = len(seeds_mm), fields_of(job, table), region_arrays(job, array_of)
-        rules = job.kernel_rules(table.dtype)
+        rules, tissues = job.kernel_rules(table.dtype), tissue_arrays(job, array_of)
         seeds, directions = array_of(seeds_mm), array_of(starts)
         fates = np.zeros((n, 5), dtype=np.int64)
         portions: list[list[np.ndarray]] = [[] for _ in range(n_portions(n, _PORTION))]
@@ -57,7 +63,8 @@ class CpuBackend:
                 at = first
                 while at < end:
                     at, used = kernel(
-                        field, regions, rules, work, seeds, directions, at, end, block, fates
+                        *(field, regions, tissues, rules, work),
+                        *(seeds, directions, at, end, block, fates),
                     )
                     portions[first // _PORTION].append(block[:used].copy())
 
@@ -173,11 +180,15 @@ def _made_of(digest: str) -> _Kernels:
     """Compile what loops over a portion; the digest makes a kernel's name in the cache on disk."""
 
     @host_kernel
-    def trace_portion(field, regions, rules, work, seeds_mm, starts, at, end, block, fates):
+    def trace_portion(
+        field, regions, tissues, rules, work, seeds_mm, starts, at, end, block, fates
+    ):
         _ = digest
         used = 0
         while at < end and used + rules.max_vertices + 1 <= block.shape[0]:
-            fate = trace(field, regions, rules, work, seeds_mm[at], starts[at], block[used:])
+            fate = trace(
+                field, regions, tissues, rules, work, seeds_mm[at], starts[at], block[used:]
+            )
             for column in range(5):
                 fates[at, column] = fate[column]
             used += fate[1]

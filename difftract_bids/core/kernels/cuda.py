@@ -20,7 +20,13 @@ from difftract_bids.core.kernels.contraction import (
     unrolled_power,
     unrolled_slope,
 )
-from difftract_bids.core.kernels.job import Job, PulledBack, field_arrays, region_arrays
+from difftract_bids.core.kernels.job import (
+    Job,
+    PulledBack,
+    field_arrays,
+    region_arrays,
+    tissue_arrays,
+)
 from difftract_bids.core.kernels.layout import FieldArrays, Workspace
 from difftract_bids.core.kernels.streamline import growth_of, pull_back, trace
 from difftract_bids.core.kernels.target import add_to, compile_as
@@ -54,7 +60,7 @@ class CudaBackend:
         """Track every seed, as many at a time as there is memory for."""
         kernel = _kernels(table.dtype).trace
         field, rules = _field(job, table), job.kernel_rules(table.dtype)
-        regions = region_arrays(job, _array)
+        regions, tissues = region_arrays(job, _array), tissue_arrays(job, _array)
         room = rules.max_vertices + 1
         fates = torch.zeros(len(seeds_mm), 5, dtype=torch.int64, device=table.device)
         size = max(_LAUNCH_BYTES // (3 * room * table.element_size()), 1)
@@ -65,7 +71,8 @@ class CudaBackend:
             n = part.stop - at
             given = [_array(x[part]) for x in (seeds_mm, starts)]
             kernel[_blocks(n), _THREADS_PER_BLOCK](
-                field, regions, rules, *given, _array(scratch[:n]), _array(fates[part])
+                *(field, regions, tissues, rules, *given),
+                *(_array(scratch[:n]), _array(fates[part])),
             )
             points.append(scratch[:n][_written(fates[part], room)])
         return torch.cat(points), fates
@@ -169,11 +176,11 @@ def device_sources(dtype: torch.dtype) -> Kernels:  # noqa: C901 - four kernels 
             cuda.local.array(8, numba.int64),
         )
 
-    def trace_all(field, regions, rules, seeds_mm, starts, points, fates):
+    def trace_all(field, regions, tissues, rules, seeds_mm, starts, points, fates):
         i = cuda.grid(1)
         if i < seeds_mm.shape[0]:
             work = workspace()
-            fate = trace(field, regions, rules, work, seeds_mm[i], starts[i], points[i])
+            fate = trace(field, regions, tissues, rules, work, seeds_mm[i], starts[i], points[i])
             for column in range(5):
                 fates[i, column] = fate[column]
 

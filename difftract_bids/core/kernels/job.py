@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -11,7 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from difftract_bids.config import Integrator
-from difftract_bids.core.kernels.layout import FieldArrays, RegionArrays, Rules
+from difftract_bids.core.anatomy import Anatomy
+from difftract_bids.core.kernels.layout import FieldArrays, RegionArrays, Rules, TissueArrays
 from difftract_bids.core.kernels.step import EULER, MIDPOINT, RK4, RK4_CLASSIC
 from difftract_bids.core.peaks import SEARCH_TOLERANCE
 from difftract_bids.core.regions import RegionBits
@@ -39,6 +41,8 @@ class Job:
         Affine from RAS+ millimetres to voxel coordinates.
     rules, regions
         How to go, when to stop, where to go.
+    anatomy
+        Tissue to obey, if any.
     """
 
     lmax: int
@@ -46,6 +50,7 @@ class Job:
     ras2vox: Float[Tensor, "4 4"]
     rules: TrackingRules
     regions: RegionBits
+    anatomy: Anatomy | None = None
 
     def kernel_rules(self, dtype: torch.dtype) -> Rules:
         """Give the rules in the numbers that the kernels compute with."""
@@ -163,3 +168,21 @@ def region_arrays(job: Job, convert: object) -> RegionArrays:
     """Group the arrays of regions, converted for a target."""
     fields = (convert(item) if isinstance(item, Tensor) else item for item in job.regions)  # type: ignore[operator]
     return RegionArrays(*fields)
+
+
+def tissue_arrays(job: Job, convert: Callable[[Tensor], Any]) -> TissueArrays:
+    """Group the arrays of the tissue to obey, converted for a target; tiny ones if there is none.
+
+    All are on the device that tracking is on.
+    """
+    if job.anatomy is None:
+        device = job.row.device
+        number = torch.zeros(1, 1, 1, dtype=torch.int32, device=device)
+        flag = torch.zeros(1, 1, 1, dtype=torch.uint8, device=device)
+        table = torch.zeros(1, 5, device=device)
+        affine = torch.zeros(3, 4, dtype=torch.float64, device=device)
+        return TissueArrays((), *map(convert, (table, number, flag, affine)))
+    tissues = job.anatomy.on(job.row.device)
+    flags = tissues.surely_white.view(torch.uint8)
+    given = (tissues.table, tissues.row, flags, tissues.ras2vox[:3])
+    return TissueArrays((0,), *map(convert, given))

@@ -59,6 +59,31 @@ class RegionArrays(NamedTuple):
     always: int
 
 
+class TissueArrays(NamedTuple):
+    """Tissue that streamlines obey; see `difftract_bids.core.anatomy.TissueTable`.
+
+    Attributes
+    ----------
+    obeyed
+        A tuple of one zero, or of none where no tissue is given: its length is known to the
+        compiler, which then leaves out all that has to do with tissue.
+    table
+        Fractions, one row each; row 0 is all zeros.
+    row
+        Which row belongs to each voxel.
+    surely_white
+        Cells in all of which white matter prevails.
+    ras2vox
+        Affine from RAS+ millimetres to voxel coordinates, without its last row.
+    """
+
+    obeyed: tuple[int, ...]
+    table: Float[Any, "row 5"]
+    row: Int[Any, "x y z"]
+    surely_white: Int[Any, "x y z"]
+    ras2vox: Float[Any, "3 4"]
+
+
 class Workspace(NamedTuple):
     """Memory of one thread.
 

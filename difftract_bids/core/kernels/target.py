@@ -26,6 +26,11 @@ def device_function(function: Callable[..., Any]) -> Callable[..., Any]:
     return numba.njit(**_OPTIONS)(function)
 
 
+def exact_function(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Mark a function that kernels call, and whose operations are made one by one as written."""
+    return numba.njit(**{**_OPTIONS, "fastmath": False})(function)
+
+
 def add_to(array, i, j, value):
     """Add to an entry: plainly where each thread has an array of its own, else atomically."""
     array[i, j] += value
@@ -82,7 +87,8 @@ def source_digest() -> str:
     core = Path(__file__).parents[1]
     sources = [*sorted(Path(__file__).parent.glob("*.py"))]
     sources += [
-        core / name for name in ("peaks.py", "regions.py", "streamlines.py", "tensor_form.py")
+        core / name
+        for name in ("anatomy.py", "peaks.py", "regions.py", "streamlines.py", "tensor_form.py")
     ]
     content = b"".join(source.read_bytes() for source in sources)
     return hashlib.sha256(content).hexdigest()

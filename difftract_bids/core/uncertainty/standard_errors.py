@@ -116,7 +116,7 @@ def _track_all(
     for first in range(0, len(seeds_mm), tracking.seeds_per_chunk):
         some = slice(first, first + tracking.seeds_per_chunk)
         given = seeds_mm[some].to(field.dtype), directions[some].to(field.dtype)
-        found = track_field(field, *given, tracking.config, regions)
+        found = track_field(field, *given, tracking.config, regions, tracking.anatomy)
         numbers.append(found.seed_index + first)
         ends.append(found.ends())
         count += tracking.sum_up(field, found)
@@ -188,7 +188,8 @@ class _Tracker:
 
     def _track(self, numbers: Int[Tensor, " n"]) -> Streamlines:
         given = self.seeds_mm[numbers], self.directions[numbers]
-        return track_field(self.field, *given, self.tracking.config, self.regions)
+        config, anatomy = self.tracking.config, self.tracking.anatomy
+        return track_field(self.field, *given, config, self.regions, anatomy)
 
 
 def _check(dwi: Tensor, sigma: Tensor) -> None:

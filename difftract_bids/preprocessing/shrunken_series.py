@@ -1,0 +1,131 @@
+"""A series as its alignment sees it: larger voxels, smoothed, compared at points of the brain."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from difftract_bids.errors import InputError
+from difftract_bids.preprocessing.resampling import (
+    Grid,
+    Sampler,
+    apply_affine,
+    for_each,
+    isotropic_grid,
+)
+
+#: Volumes are compared at points this far apart.
+_SAMPLING_MM = 4.0
+#: Voxels are averaged into blocks of no more than this.
+_WORKING_MM = 3.0
+#: How far beyond the mask volumes are compared: its edge is what tells most.
+_MARGIN_MM = 4.0
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Where volumes are compared.
+
+    Attributes
+    ----------
+    grid
+        A box around the brain, in the reference position.
+    inside
+        Which of its points count.
+    """
+
+    grid: Grid
+    inside: Bool[np.ndarray, "x y z"]
+
+    @property
+    def points_mm(self) -> Float[np.ndarray, "3 n"]:
+        """Positions that count, RAS+ millimetres."""
+        return self.grid.points_mm()[:, self.inside]
+
+    def slope(self, image: Float[np.ndarray, "x y z"]) -> Float[np.ndarray, "3 n"]:
+        """Differentiate an image on the grid, per millimetre along RAS+ axes, where it counts."""
+        along = np.stack([part[self.inside] for part in np.gradient(image)])
+        return np.linalg.inv(self.grid.vox2ras[:3, :3]).T @ along
+
+
+def sample_brain(
+    mask: Bool[np.ndarray, "x y z"],
+    vox2ras: Float[np.ndarray, "4 4"],
+    sampling_mm: float = _SAMPLING_MM,
+    *,
+    margin_mm: float = _MARGIN_MM,
+) -> Samples:
+    """Lay sampling points over a brain and some millimetres around it.
+
+    Raises
+    ------
+    InputError
+        If the mask is empty.
+    """
+    if not mask.any():
+        raise InputError("The brain mask is empty.", remedy="Look at the b=0 volumes.")
+    whole = isotropic_grid(mask.shape, vox2ras, sampling_mm)
+    size_mm = np.linalg.norm(vox2ras[:3, :3], axis=0)
+    near = ndimage.distance_transform_edt(~mask, sampling=size_mm) <= margin_mm
+    voxels = apply_affine(np.linalg.inv(vox2ras)[:3], whole.points_mm())
+    inside = ndimage.map_coordinates(near.astype(np.uint8), voxels, order=0) > 0
+    box, start = [], np.zeros(3)
+    for axis in range(3):
+        filled = np.flatnonzero(inside.any(axis=tuple({0, 1, 2} - {axis})))
+        start[axis] = max(filled[0] - 1, 0)  # one more on each side, for differences
+        box.append(slice(int(start[axis]), int(filled[-1]) + 2))
+    inside = inside[tuple(box)]
+    corner = whole.vox2ras.copy()
+    corner[:3, 3] += corner[:3, :3] @ start
+    return Samples(Grid((inside.shape[0], inside.shape[1], inside.shape[2]), corner), inside)
+
+
+class ShrunkenSeries:
+    """All volumes, shrunk to blocks of at most 3 mm.
+
+    Parameters
+    ----------
+    dwi, vox2ras
+        The series; values that are not finite count as 0.
+    num_threads
+        Volumes that are worked on at a time.
+    """
+
+    def __init__(
+        self, dwi: NDArray[Any], vox2ras: Float[np.ndarray, "4 4"], num_threads: int
+    ) -> None:
+        size_mm = np.linalg.norm(vox2ras[:3, :3], axis=0)
+        factors = [max(1, int(_WORKING_MM / size + 1e-3)) for size in size_mm]
+        self.num_threads = num_threads
+        self._images = [
+            shrink(np.nan_to_num(np.asarray(dwi[..., index], np.float32)), factors)
+            for index in range(dwi.shape[3])
+        ]
+        step = np.diag([*map(float, factors), 1.0])
+        step[:3, 3] = (np.array(factors) - 1) / 2
+        self._vox2ras = vox2ras @ step
+
+    def smoothed(self, volumes: Int[np.ndarray, " n"], sd_mm: float) -> list[Sampler]:
+        """Smooth some volumes by a Gaussian, and make them ready to be interpolated."""
+        sd_vox = sd_mm / np.linalg.norm(self._vox2ras[:3, :3], axis=0)
+        made: dict[int, Sampler] = {}
+
+        def make(index: int) -> None:
+            image = ndimage.gaussian_filter(self._images[volumes[index]], sd_vox, mode="nearest")
+            made[index] = Sampler(image, self._vox2ras)
+
+        for_each(make, len(volumes), self.num_threads)
+        return [made[index] for index in range(len(volumes))]
+
+
+def shrink(image: Float[np.ndarray, "x y z"], factors: list[int]) -> Float[np.ndarray, "p q r"]:
+    """Average blocks of voxels; what is left over at the far ends is dropped."""
+    count = [length // factor for length, factor in zip(image.shape, factors, strict=True)]
+    whole = image[tuple(slice(0, c * f) for c, f in zip(count, factors, strict=True))]
+    blocks = whole.reshape([n for pair in zip(count, factors, strict=True) for n in pair])
+    return blocks.mean(axis=(1, 3, 5))
