@@ -76,6 +76,8 @@ def init_displacements_wf(
     ------
     dwi, bval, bvec
         The series, not interpolated yet.
+    raw
+        It before denoising, which motion is estimated on (but by eddy, which has ways of its own).
     t1w
         T1w image, where distortion is estimated from it.
 
@@ -89,7 +91,7 @@ def init_displacements_wf(
         What the user should know.
     """
     workflow = LiterateWorkflow(name=name)
-    inputs = pe.Node(niu.IdentityInterface([*_SERIES, "t1w"]), name="inputnode")
+    inputs = pe.Node(niu.IdentityInterface([*_SERIES, "raw", "t1w"]), name="inputnode")
     outputs = pe.Node(niu.IdentityInterface([*_SERIES, *_TABLES, "notes"]), name="outputnode")
     notes = pe.Node(niu.Merge(2, ravel_inputs=True), name="notes", run_without_submitting=True)
     workflow.connect([(notes, outputs, [("out", "notes")])])
@@ -110,7 +112,9 @@ def _by_registration(workflow, inputs, outputs, config, displacements, size):
             table.inputs.inputnode.pe_direction = displacements.encoding.direction
         fields = ("outputnode.bval", "outputnode.bvec")
         workflow.connect([
-            (inputs, table, same(*_SERIES, target="inputnode.")),
+            (inputs, table, [
+                ("raw", "inputnode.dwi"), *same("bval", "bvec", target="inputnode."),
+            ]),
             (table, resample, [("outputnode.affines", "affines")]),
             (table, outputs, same(*_TABLES, source="outputnode.")),
             (table, workflow.get_node("notes"), [("outputnode.notes", "in1")]),

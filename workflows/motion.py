@@ -33,7 +33,8 @@ def init_head_motion_wf(
     Inputs
     ------
     dwi, bval, bvec
-        The run, denoised and not interpolated.
+        The run as acquired: neither interpolated nor denoised, as principal components of patches
+        mix the positions of the head.
     pe_direction
         Phase encoding as in BIDS, if it is known.
     slice_direction
@@ -52,7 +53,8 @@ def init_head_motion_wf(
     """
     workflow = LiterateWorkflow(name=name)
     workflow.__desc__ = (
-        "Head motion was estimated by aligning each b=0 volume to the average of the others, and "
+        "Head motion was estimated on the images as acquired, by aligning each b=0 volume to the "
+        "average of the others, and "
         "each diffusion-weighted volume to its prediction from the other volumes of its shell by "
         "Gaussian processes [@andersson2015; @andersson2016; @cieslak2021], where phase encoding "
         "is known with a shift along it, linear in position, for eddy currents. b-vectors were "

@@ -108,7 +108,7 @@ def init_preprocessing_wf(
     last = _init_finishing_wf(config, **size)
     workflow.connect([
         (series, check, same(*_SERIES, source="outputnode.")),
-        (series, place, [("outputnode.dwi", "inputnode.dwi")]),
+        (series, place, between("dwi", "raw")),
         (check, place, [("bval", "inputnode.bval"), ("bvec", "inputnode.bvec")]),
         (inputs, place, [("t1w", "inputnode.t1w")]),
         (check, notes, [("notes", f"in{len(parts) + 2}")]),
@@ -213,15 +213,23 @@ def _joined(workflow, config, cleaned, notes, mem_gb):
     if len(cleaned) == 1:
         return cleaned[0]
     joined = LiterateWorkflow(name="combine_wf")
-    inputs = pe.Node(niu.IdentityInterface(list(_SERIES)), name="inputnode")
     fields = [*_SERIES, "scales", "notes"]
-    outputs = pe.Node(niu.IdentityInterface(fields), name="outputnode")
+    inputs = pe.Node(niu.IdentityInterface([*_SERIES, "raw"]), name="inputnode")
+    outputs = pe.Node(niu.IdentityInterface([*fields, "raw"]), name="outputnode")
     join = pe.Node(ConcatenateRuns(**asdict(config)), name="combine", mem_gb=0.5 + 4 * mem_gb)
     joined.connect([
         (inputs, join, same(*_SERIES)),
         (join, outputs, same(*fields)),
     ])  # fmt: skip
-    for field in _SERIES:
+    taken = [*_SERIES]
+    if config.motion_correction == "dipy":
+        taken.append("raw")
+        raw = pe.Node(ConcatenateRuns(**asdict(config)), name="raw", mem_gb=0.5 + 4 * mem_gb)
+        joined.connect([
+            (inputs, raw, [("raw", "dwi"), *same("bval", "bvec")]),
+            (raw, outputs, [("dwi", "raw")]),
+        ])  # fmt: skip
+    for field in taken:
         files = pe.Node(niu.Merge(len(cleaned)), name=f"all_{field}", run_without_submitting=True)
         workflow.connect(
             [

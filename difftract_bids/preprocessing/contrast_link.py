@@ -22,7 +22,7 @@ def link(
     grid: Grid,
     inside: Bool[np.ndarray, "x y z"],
     centre_mm: Float[np.ndarray, " 3"],
-) -> Float[np.ndarray, "3 4"]:
+) -> tuple[Float[np.ndarray, "3 4"], float]:
     """Find the small rigid motion between two images on one grid by mutual information.
 
     All voxels inside are samples, and one thread adds them up: the same result every time.
@@ -40,8 +40,10 @@ def link(
 
     Returns
     -------
-    numpy.ndarray
+    moved
         Fixed to moving points, RAS+ millimetres, (3, 4).
+    information
+        How much the one tells of the other there.
 
     Raises
     ------
@@ -76,7 +78,8 @@ def link(
         ) from error
     rotation = np.reshape(transform.GetMatrix(), (3, 3)) * np.outer(_FLIP, _FLIP)
     shift = np.array(transform.GetTranslation()) * _FLIP
-    return np.column_stack([rotation, shift + centre_mm - rotation @ centre_mm])
+    moved = np.column_stack([rotation, shift + centre_mm - rotation @ centre_mm])
+    return moved, -method.GetMetricValue()
 
 
 def _to_itk(data: NDArray[np.generic], grid: Grid) -> sitk.Image:

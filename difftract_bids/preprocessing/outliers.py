@@ -18,7 +18,7 @@ from difftract_bids.preprocessing.resampling import (
     for_each,
     resample_series,
 )
-from difftract_bids.preprocessing.shrunken_series import shrink
+from difftract_bids.preprocessing.shrunken_series import ShrunkenSeries, shrink_series
 
 #: Robust standard deviations below the prediction that make an outlier, as in FSL's eddy.
 _THRESHOLD_SD = 4.0
@@ -74,18 +74,10 @@ def find_outlier_slices(
     Andersson et al. 2016, doi:10.1016/j.neuroimage.2016.06.058.
     """
     dwi, mask = np.moveaxis(dwi, slice_axis, 2), np.moveaxis(mask, slice_axis, 2)
-    vox2ras = vox2ras[:, [*({0, 1, 2} - {slice_axis}), slice_axis, 3]]
-    size_mm = np.linalg.norm(vox2ras[:3, :3], axis=0)
-    factors = [max(1, int(_IN_PLANE_MM / size + 1e-3)) for size in size_mm[:2]] + [1]
-    step = np.diag([*map(float, factors), 1.0])
-    step[:3, 3] = (np.array(factors) - 1) / 2
-    small = np.stack(
-        [shrink(np.nan_to_num(np.asarray(dwi[..., v], np.float32)), factors)
-         for v in range(dwi.shape[3])], axis=-1,
-    )  # fmt: skip
-    grid = Grid((small.shape[0], small.shape[1], small.shape[2]), vox2ras @ step)
-    brain = shrink(mask.astype(np.float32), factors)
-    ratios = _log_ratios(small, grid, affines, gradients, brain, num_threads)
+    vox2ras = vox2ras[:, [*sorted({0, 1, 2} - {slice_axis}), slice_axis, 3]]
+    blocks_mm = (_IN_PLANE_MM, _IN_PLANE_MM, 0.0)
+    small = shrink_series(dwi, vox2ras, blocks_mm, num_threads=num_threads)
+    ratios = _log_ratios(small, affines, gradients, small.share_of(mask))
     deviations = np.full(ratios.shape, np.nan)
     for volumes in groups(gradients):
         deviations[:, volumes] = _robust_deviations(ratios[:, volumes])
@@ -94,13 +86,13 @@ def find_outlier_slices(
 
 
 def _log_ratios(
-    series: Float[np.ndarray, "x y z volume"],
-    grid: Grid,
+    small: ShrunkenSeries,
     affines: Float[np.ndarray, "volume 3 4"],
     gradients: GradientTable,
     brain: Float[np.ndarray, "x y z"],
-    num_threads: int,
 ) -> Float[np.ndarray, "z volume"]:
+    grid = Grid((brain.shape[0], brain.shape[1], brain.shape[2]), small.vox2ras)
+    series, num_threads = np.stack(small.images, axis=-1), small.num_threads
     aligned = resample_series(series, grid.vox2ras, affines, grid, num_threads=num_threads)
     signals = aligned.reshape(-1, aligned.shape[3]).T
     inside = brain.ravel() > 0

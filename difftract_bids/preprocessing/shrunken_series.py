@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from difftract_bids.errors import InputError
+from difftract_bids.io.images import Volume
+from difftract_bids.preprocessing.bias import estimate_bias
 from difftract_bids.preprocessing.resampling import (
     Grid,
     Sampler,
@@ -85,45 +88,90 @@ def sample_brain(
     return Samples(Grid((inside.shape[0], inside.shape[1], inside.shape[2]), corner), inside)
 
 
+@dataclass(frozen=True)
 class ShrunkenSeries:
-    """All volumes, shrunk to blocks of at most 3 mm.
+    """All volumes, averaged over blocks of voxels.
 
-    Parameters
+    Attributes
     ----------
-    dwi, vox2ras
-        The series; values that are not finite count as 0.
+    images
+        The volumes; values that were not finite count as 0.
+    vox2ras
+        Of the blocks.
+    factors
+        Voxels of a block along each axis.
     num_threads
         Volumes that are worked on at a time.
     """
 
-    def __init__(
-        self, dwi: NDArray[Any], vox2ras: Float[np.ndarray, "4 4"], num_threads: int
-    ) -> None:
-        size_mm = np.linalg.norm(vox2ras[:3, :3], axis=0)
-        factors = [max(1, int(_WORKING_MM / size + 1e-3)) for size in size_mm]
-        self.num_threads = num_threads
-        self._images = [
-            shrink(np.nan_to_num(np.asarray(dwi[..., index], np.float32)), factors)
-            for index in range(dwi.shape[3])
-        ]
-        step = np.diag([*map(float, factors), 1.0])
-        step[:3, 3] = (np.array(factors) - 1) / 2
-        self._vox2ras = vox2ras @ step
+    images: list[Float[np.ndarray, "x y z"]]
+    vox2ras: Float[np.ndarray, "4 4"]
+    factors: list[int]
+    num_threads: int
+
+    def share_of(self, mask: Bool[np.ndarray, "x y z"]) -> Float[np.ndarray, "p q r"]:
+        """Give how much of each block is in a mask on the grid before shrinking."""
+        return _shrink(mask.astype(np.float32), self.factors)
+
+    def evened(self, b0: Int[np.ndarray, " n"], mask: Bool[np.ndarray, "x y z"]) -> ShrunkenSeries:
+        """Take out how bright the coils, which do not move with the head, make each place.
+
+        Parameters
+        ----------
+        b0
+            Volumes that it is judged by.
+        mask
+            Brain, on the grid before shrinking.
+        """
+        mean = np.mean([self.images[volume] for volume in b0], axis=0)
+        field = estimate_bias(Volume(mean, self.vox2ras), self.share_of(mask) > 0.5)
+        return replace(self, images=[image / field for image in self.images])
 
     def smoothed(self, volumes: Int[np.ndarray, " n"], sd_mm: float) -> list[Sampler]:
         """Smooth some volumes by a Gaussian, and make them ready to be interpolated."""
-        sd_vox = sd_mm / np.linalg.norm(self._vox2ras[:3, :3], axis=0)
+        sd_vox = sd_mm / np.linalg.norm(self.vox2ras[:3, :3], axis=0)
         made: dict[int, Sampler] = {}
 
         def make(index: int) -> None:
-            image = ndimage.gaussian_filter(self._images[volumes[index]], sd_vox, mode="nearest")
-            made[index] = Sampler(image, self._vox2ras)
+            image = ndimage.gaussian_filter(self.images[volumes[index]], sd_vox, mode="nearest")
+            made[index] = Sampler(image, self.vox2ras)
 
         for_each(make, len(volumes), self.num_threads)
         return [made[index] for index in range(len(volumes))]
 
 
-def shrink(image: Float[np.ndarray, "x y z"], factors: list[int]) -> Float[np.ndarray, "p q r"]:
+def shrink_series(
+    dwi: NDArray[Any],
+    vox2ras: Float[np.ndarray, "4 4"],
+    largest_mm: Sequence[float] = (_WORKING_MM,) * 3,
+    *,
+    num_threads: int = 1,
+) -> ShrunkenSeries:
+    """Average a series over blocks of voxels, which are no larger than asked for.
+
+    Parameters
+    ----------
+    dwi, vox2ras
+        The series, of any type; it may stay on disk.
+    largest_mm
+        Size of the blocks along each axis at most; where voxels are larger they stay as they are.
+    num_threads
+        Volumes that are worked on at a time.
+    """
+    size_mm = np.linalg.norm(vox2ras[:3, :3], axis=0)
+    factors = [
+        max(1, int(most / size + 1e-3)) for most, size in zip(largest_mm, size_mm, strict=True)
+    ]
+    images = [
+        _shrink(np.nan_to_num(np.asarray(dwi[..., index], np.float32)), factors)
+        for index in range(dwi.shape[3])
+    ]
+    step = np.diag([*map(float, factors), 1.0])
+    step[:3, 3] = (np.array(factors) - 1) / 2
+    return ShrunkenSeries(images, vox2ras @ step, factors, num_threads)
+
+
+def _shrink(image: Float[np.ndarray, "x y z"], factors: list[int]) -> Float[np.ndarray, "p q r"]:
     """Average blocks of voxels; what is left over at the far ends is dropped."""
     count = [length // factor for length, factor in zip(image.shape, factors, strict=True)]
     whole = image[tuple(slice(0, c * f) for c, f in zip(count, factors, strict=True))]

@@ -69,7 +69,7 @@ def test_the_flipped_axis_is_mended_and_the_report_says_so(dataset, out):
     weighted = ~found.b0_mask
     cosine = np.abs((found.bvecs * true).sum(axis=1))[weighted]
     assert np.rad2deg(np.arccos(np.clip(cosine, 0, 1))).max() < 0.6
-    assert "flipped or permuted" in (out / "sub-01.html").read_text()
+    assert "with the axes x -y z in place of x y z" in (out / "sub-01.html").read_text()
 
 
 def test_the_bias_is_gone(dataset, out):
