@@ -36,7 +36,7 @@ def init_head_motion_wf(
         The run as acquired: neither interpolated nor denoised, as principal components of patches
         mix the positions of the head.
     pe_direction
-        Phase encoding as in BIDS, if it is known.
+        Phase encoding as in BIDS; judged by the images unless given.
     slice_direction
         ``SliceEncodingDirection`` as in BIDS; "k" unless given.
 
@@ -54,10 +54,10 @@ def init_head_motion_wf(
     workflow = LiterateWorkflow(name=name)
     workflow.__desc__ = (
         "Head motion was estimated on the images as acquired, by aligning each b=0 volume to the "
-        "average of the others, and "
-        "each diffusion-weighted volume to its prediction from the other volumes of its shell by "
-        "Gaussian processes [@andersson2015; @andersson2016; @cieslak2021], where phase encoding "
-        "is known with a shift along it, linear in position, for eddy currents. b-vectors were "
+        "average of the others, and each diffusion-weighted volume to its prediction from the "
+        "other volumes of its shell by Gaussian processes [@andersson2015; @andersson2016; "
+        "@cieslak2021], with a shift along the axis of phase encoding, linear in position, for "
+        "eddy currents where that axis is known or the images show it. b-vectors were "
         "turned with the head [@leemans2009]. Framewise displacement is that of @power2012. "
         "Slices more than 4 robust standard deviations and 10% below their prediction were "
         "flagged, not replaced [@andersson2016outliers].\n\n"

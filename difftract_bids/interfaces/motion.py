@@ -33,7 +33,7 @@ class EstimateHeadMotionInputSpec(ThreadedSpec, _SeriesInputSpec):
 
     mask = File(exists=True, desc="Rough brain mask at the first b=0 volume; made if not given.")
     pe_direction = traits.Enum(
-        *_AXIS_DIRECTIONS, desc="Phase encoding as in BIDS; if given, eddy currents are fitted."
+        *_AXIS_DIRECTIONS, desc="Phase encoding as in BIDS; judged by the images if not given."
     )
 
 
@@ -75,7 +75,10 @@ class EstimateHeadMotion(SimpleInterface):
             rigid=str(write_affines(folder / "rigid.txt", found.rigid)),
             bval=str(bval),
             bvec=str(bvec),
-            notes=_motion_notes(found.rigid, mask, image.affine),
+            notes=[
+                *_eddy_notes(self.inputs.pe_direction, found.pe_axis),
+                *_motion_notes(found.rigid, mask, image.affine),
+            ],
         )
         return runtime
 
@@ -282,6 +285,19 @@ def _centre(mask: Any, vox2ras: Any) -> Any:
     import numpy as np
 
     return vox2ras[:3, :3] @ np.argwhere(mask).mean(axis=0) + vox2ras[:3, 3]
+
+
+def _eddy_notes(pe_direction: Any, found_axis: int | None) -> list[str]:
+    if isdefined(pe_direction) or found_axis is None:
+        return []
+    axis = "ijk"[found_axis]
+    return [
+        (
+            f"The volumes are distorted along their voxel axis {axis}, as eddy currents do along "
+            "the phase-encoding axis, which is not given: this was corrected. Put "
+            f"PhaseEncodingDirection ({axis} or {axis}-) into the sidecar."
+        )
+    ]
 
 
 def _motion_notes(rigid: Any, mask: Any, vox2ras: Any) -> list[str]:
