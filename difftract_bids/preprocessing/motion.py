@@ -16,6 +16,7 @@ from difftract_bids.errors import GradientError
 from difftract_bids.io.gradients import GradientTable
 from difftract_bids.preprocessing.continuity import link_by_continuity
 from difftract_bids.preprocessing.contrast_link import link
+from difftract_bids.preprocessing.eddy_offset import eddy_offsets
 from difftract_bids.preprocessing.predicted_volumes import groups, predict_left_out
 from difftract_bids.preprocessing.resampling import Sampler, for_each
 from difftract_bids.preprocessing.rigid_fit import (
@@ -61,7 +62,7 @@ class HeadMotion:
         RAS+ millimetres of the reference position (the first b=0 volume's) to those in each
         volume, distortion by eddy currents included.
     rigid
-        The rigid part: where the head itself is.
+        The rigid part: where the head itself is, without shifts that follow the gradient.
     gradients
         Table with the directions as the head in the reference position saw them.
     pe_axis
@@ -132,7 +133,7 @@ def estimate_head_motion(
         fine = sample_brain(mask, vox2ras, _LINK_SAMPLING_MM, margin_mm=0.0)
         alignment = _Alignment(series, (samples, fine), frame, gradients, mask)
         movements, frame = alignment.run(axes if pe_axis is None else ())
-    rigid = np.stack([movement.rigid for movement in movements])
+    rigid = _heads(movements, frame, gradients)
     affines = np.stack([full_affine(movement, frame) for movement in movements])
     along = None if frame.direction is None else int((axes @ frame.direction).argmax())
     return HeadMotion(affines, rigid, rotate_gradients(gradients, rigid), along)
@@ -156,6 +157,22 @@ def rotate_gradients(
     """
     turned = np.einsum("vij,vi->vj", rigid[:, :, :3], gradients.bvecs)
     return replace(gradients, bvecs=turned)
+
+
+def _heads(
+    movements: list[Movement], frame: Frame, gradients: GradientTable
+) -> Float[np.ndarray, "volume 3 4"]:
+    """Give where the head is: the rigid parts without what eddy currents shift them by."""
+    rigid = np.stack([movement.rigid for movement in movements])
+    if frame.direction is None:
+        return rigid
+    moved_mm = rigid[:, :, :3] @ frame.centre_mm + rigid[:, :, 3] - frame.centre_mm
+    for volumes in groups(gradients):
+        if not gradients.b0_mask[volumes[0]]:
+            along_mm = moved_mm[volumes] @ frame.direction
+            offsets = eddy_offsets(along_mm, gradients.bvecs[volumes])
+            rigid[volumes, :, 3] -= offsets[:, None] * frame.direction
+    return rigid
 
 
 class _Alignment:

@@ -1,0 +1,42 @@
+"""What eddy currents shift is told from where the head is."""
+
+import numpy as np
+import pytest
+
+from difftract_bids.preprocessing.eddy_offset import eddy_offsets
+
+SHIFT_MM = np.array([0.2, -0.5, 0.6])
+
+
+@pytest.fixture
+def bvecs():
+    directions = np.random.default_rng(0).normal(size=(60, 3))
+    return directions / np.linalg.norm(directions, axis=1, keepdims=True)
+
+
+@pytest.fixture
+def head_mm():
+    """A head that drifts by 2 mm and jumps by 4 for three volumes, measured to 0.05 mm."""
+    noise = np.random.default_rng(1).normal(0, 0.05, 60)
+    where = np.linspace(0, 2, 60) + noise
+    where[20:23] += 4
+    return where
+
+
+def test_shifts_that_follow_the_direction_are_told_from_a_drifting_and_jumping_head(
+    bvecs, head_mm
+):
+    found = eddy_offsets(head_mm + bvecs @ SHIFT_MM, bvecs)
+    assert np.abs(found - bvecs @ SHIFT_MM).max() < 0.06
+
+
+def test_a_head_without_eddy_currents_keeps_its_movement(bvecs, head_mm):
+    assert not eddy_offsets(head_mm, bvecs).any()
+
+
+def test_few_volumes_keep_theirs(bvecs, head_mm):
+    assert not eddy_offsets((head_mm + bvecs @ SHIFT_MM)[:8], bvecs[:8]).any()
+
+
+def test_a_head_at_rest_has_none(bvecs):
+    assert not eddy_offsets(np.zeros(60), bvecs).any()
