@@ -40,6 +40,8 @@ class Displacements:
         Images of opposed phase encoding, for topup.
     eddy
         Name that eddy has on the PATH.
+    slice_direction
+        ``SliceEncodingDirection`` as in BIDS.
     """
 
     motion: MotionCorrection = "dipy"
@@ -47,6 +49,7 @@ class Displacements:
     encoding: PhaseEncoding | None = None
     opposed: tuple[OpposedImage, ...] = ()
     eddy: str = "eddy"
+    slice_direction: str = "k"
 
 
 def init_displacements_wf(
@@ -108,6 +111,7 @@ def _by_registration(workflow, inputs, outputs, config, displacements, size):
     table, fields = inputs, ("bval", "bvec")
     if moves:
         table = init_head_motion_wf(config, **size)
+        table.inputs.inputnode.slice_direction = displacements.slice_direction
         if displacements.encoding is not None:
             table.inputs.inputnode.pe_direction = displacements.encoding.direction
         fields = ("outputnode.bval", "outputnode.bvec")

@@ -57,8 +57,11 @@ def init_head_motion_wf(
         "average of the others, and each diffusion-weighted volume to its prediction from the "
         "other volumes of its shell by Gaussian processes [@andersson2015; @andersson2016; "
         "@cieslak2021], with a shift along the axis of phase encoding, linear in position, for "
-        "eddy currents where that axis is known or the images show it. b-vectors were "
-        "turned with the head [@leemans2009]. Framewise displacement is that of @power2012. "
+        "eddy currents where that axis is known or the images show it. Shells were brought to the "
+        "first b=0 volume by the b=0 volumes between theirs, or by mutual information "
+        "[@mattes2003]. b-vectors were "
+        "turned with the head [@leemans2009]. Framewise displacement is that of @power2012, "
+        "without shifts that follow the gradient, which are not the head's [@andersson2016]. "
         "Slices more than 4 robust standard deviations and 10% below their prediction were "
         "flagged, not replaced [@andersson2016outliers].\n\n"
     )
@@ -72,7 +75,7 @@ def init_head_motion_wf(
         name="outputnode",
     )
     threshold = {"b0_threshold_s_mm2": config.b0_threshold_s_mm2}
-    size = {"n_procs": omp_nthreads, "mem_gb": 0.5 + 5 * mem_gb}
+    size = {"n_procs": omp_nthreads, "mem_gb": 0.5 + 6 * mem_gb}
     estimate = pe.Node(EstimateHeadMotion(**threshold), name="estimate", **size)
     flag = pe.Node(FlagOutliers(**threshold), name="flag", **size)
     confounds = pe.Node(WriteConfounds(**threshold), name="confounds", mem_gb=0.3 + mem_gb)

@@ -338,6 +338,9 @@ def _methods(config: PreprocessingConfig, displacements: Displacements, n_parts:
     if left:
         text = " and ".join(left)
         said.append(f"{text[0].upper()}{text[1:]} were not corrected.")
-    elif config.motion_correction != "eddy":
-        said.append("Motion and distortion were undone in one cubic interpolation.")
+    resampled = len(left) < 2 or config.output_resolution_mm is not None
+    if displacements.motion != "eddy" and resampled:
+        said.append("Volumes were resampled once, by cubic interpolation.")
+    if config.output_resolution_mm is not None:
+        said.append(f"Voxels were made {config.output_resolution_mm:g} mm in each direction.")
     return " ".join(said) + "\n\n"

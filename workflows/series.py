@@ -5,6 +5,7 @@ from __future__ import annotations
 from niworkflows.engine.workflows import LiterateWorkflow
 
 from difftract_bids.bids.fsl import find_eddy
+from difftract_bids.bids.phase_encoding import slice_direction
 from difftract_bids.bids.runs import DWIRun
 from difftract_bids.config import Config
 from difftract_bids.workflows.displacements import Displacements
@@ -50,6 +51,7 @@ def init_series_wf(
             encoding=run.phase_encoding,
             opposed=run.fieldmaps.opposed,
             eddy=find_eddy() or "eddy",
+            slice_direction=slice_direction(run.parts[0].metadata),
         ),
         estimate_noise=config.sensitivity.edge_standard_errors,
         omp_nthreads=omp_nthreads,

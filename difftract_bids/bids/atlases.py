@@ -141,6 +141,8 @@ def subject_parcellation(
     participant: str,
     session: str | None = None,
     entities: Mapping[str, str] | None = None,
+    *,
+    dwi_space: str | None = None,
 ) -> SubjectParcellation:
     """Find the label image of one subject, for an atlas of kind ``subject``.
 
@@ -153,6 +155,8 @@ def subject_parcellation(
     entities
         Further entities of the DWI (``run``, ``acq``, ``dir``, ...). Images that contradict them
         are left out; of the others, the one that shares most is taken, DWI space before T1w.
+    dwi_space
+        What else than ``dwi`` names may call the DWI's space, such as QSIPrep's ``ACPC``.
 
     Raises
     ------
@@ -166,7 +170,7 @@ def subject_parcellation(
             (_agreement(entities_of(image), entities or {}), space == "dwi", image, space)
             for modality in ("dwi", "anat")
             for image in _images_named(base / modality, atlas.name)
-            if (space := _space(image)) is not None
+            if (space := _space(image, dwi_space)) is not None
         ]
         usable = sorted(item for item in found if item[0] >= 0)
         if not usable:
@@ -205,6 +209,13 @@ def check_atlas(atlas: Atlas, run: DWIRun) -> None:
         return
     found = parcellation_of(atlas, run)
     target = run.dwi if found.space == "dwi" else run.t1w
+    if found.space == "T1w" and run.anatomy.in_dwi_space:
+        raise AtlasError(
+            f"The parcellation of sub-{run.participant} is in the space of the raw T1w, and the "
+            f"diffusion images are in {run.anatomy.origin}'s.",
+            where=found.image,
+            remedy="Bring it into their space, and name that space as their files do (space-).",
+        )
     if found.space == "T1w" and run.t1w is None:
         raise AtlasError(
             f"The parcellation of sub-{run.participant} is in T1w space, but there is no T1w.",
@@ -223,8 +234,9 @@ def parcellation_of(atlas: Atlas, run: DWIRun) -> SubjectParcellation:
     """Find the parcellation of a diffusion run: :func:`subject_parcellation` by its file name."""
     # What a preprocessed image is called by its makers (space-, desc-) says nothing of the run.
     own = entities_of(run.dwi).items()
-    entities = {k: v for k, v in own if k not in ("sub", "ses", "space", "desc")}
-    return subject_parcellation(atlas, run.participant, run.session, entities)
+    entities = {k: v for k, v in own if k not in ("sub", "ses", "space", "desc", "res")}
+    space = entities_of(run.dwi).get("space") if run.preprocessed is not None else None
+    return subject_parcellation(atlas, run.participant, run.session, entities, dwi_space=space)
 
 
 def nodes_of(atlas: Atlas, run: DWIRun) -> NodeTable:
@@ -260,7 +272,7 @@ def _from_dataset(name: str, dataset: Path) -> Atlas:
         for pattern in ("sub-*/dwi", "sub-*/anat", "sub-*/ses-*/dwi", "sub-*/ses-*/anat")
         for folder in sorted(dataset.glob(pattern))
         for image in _images_named(folder, name)
-        if _space(image) is not None
+        if _space(image, "ACPC") is not None
     ]
     if not images:
         raise AtlasError(
@@ -399,8 +411,11 @@ def _table_of(image: Path, dataset: Path) -> Path:
     )
 
 
-def _space(image: Path) -> Literal["dwi", "T1w"] | None:
-    space = entities_of(image).get("space", "dwi" if image.parent.name == "dwi" else "T1w")
+def _space(image: Path, dwi_space: str | None = None) -> Literal["dwi", "T1w"] | None:
+    named = entities_of(image).get("space")
+    if named is not None and named == dwi_space:
+        return "dwi"
+    space = named or ("dwi" if image.parent.name == "dwi" else "T1w")
     return "dwi" if space == "dwi" else "T1w" if space == "T1w" else None
 
 

@@ -4,12 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
+from difftract_bids.config import MotionCorrection
 
-def confounds_metadata() -> dict[str, Any]:
-    """Describe the columns of ``desc-confounds_timeseries.tsv``."""
-    reference = "relative to the first b=0 volume"
+
+def confounds_metadata(motion: MotionCorrection) -> dict[str, Any]:
+    """Describe the columns of ``desc-confounds_timeseries.tsv``.
+
+    Parameters
+    ----------
+    motion
+        How head motion was corrected.
+    """
+    # eddy goes by the first volume, whatever its b-value.
+    first = "first volume" if motion == "eddy" else "first b=0 volume"
+    reference = f"relative to the {first}"
+    outliers = "replaced by their prediction" if motion == "eddy" else "flagged, not replaced"
+    without = ", without shifts along phase encoding that follow the gradient (eddy currents)"
+    without = "" if motion == "eddy" else without
     shifts = {
-        f"trans_{axis}": (f"Translation of the brain's centre {way}, {reference}", "mm")
+        f"trans_{axis}": (f"Translation of the brain's centre {way}, {reference}{without}", "mm")
         for axis, way in (("x", "to the right"), ("y", "to the front"), ("z", "upwards"))
     }
     turns = {
@@ -39,11 +52,11 @@ def confounds_metadata() -> dict[str, Any]:
         ),
         "bval": ("b-value", "s/mm^2"),
         **directions,
-        "outlier_slices": ("Slices whose signal fell out: flagged, not replaced", "count"),
+        "outlier_slices": (f"Slices whose signal fell out: {outliers}", "count"),
     }
     return {
         "Description": "Head motion and quality of each volume, a row each, as acquired",
-        "MotionReference": "Position of the head at the first b=0 volume",
+        "MotionReference": f"Position of the head at the {first}",
         **{
             name: {"Description": text, **({"Units": unit} if unit else {})}
             for name, (text, unit) in columns.items()

@@ -37,6 +37,13 @@ def with_decisions(run: DWIRun, config: Config, root: Path) -> DWIRun:
     UsageError
         If what is asked for cannot be done with this run.
     """
+    if config.sensitivity.edge_standard_errors and run.preprocessed is not None:
+        raise UsageError(
+            "Standard errors need the noise of the raw images, which a preprocessed series does "
+            "not tell.",
+            where=f"--edge-standard-errors, {run.dwi}",
+            remedy="Leave --edge-standard-errors out, or preprocess the raw images here.",
+        )
     return _with_constraints(_with_distortion(run, config, root), config)
 
 
@@ -47,7 +54,8 @@ def _with_distortion(run: DWIRun, config: Config, root: Path) -> DWIRun:
     encoding = read_phase_encoding(run.metadata, run.dwi)
     require_eddy(config.preprocessing, encoding, run.dwi)
     threshold = config.preprocessing.b0_threshold_s_mm2
-    fieldmaps = find_fieldmaps(root, run.dwi, run.metadata, threshold)
+    parts = [part.dwi for part in run.parts]
+    fieldmaps = find_fieldmaps(root, run.dwi, run.metadata, threshold, parts=parts)
     decision = decide_correction(
         config.preprocessing,
         fieldmaps,

@@ -39,7 +39,7 @@ def find_anatomy(
     InputError
         If the participant is not there, or lacks ``aparc+aseg.mgz``.
     """
-    folder = _folder(derivative, participant, session)
+    folder, notes = _folder(derivative, participant, session)
     mri = folder / "mri"
     labels = mri / "aparc+aseg.mgz"
     if not _is_there(labels):
@@ -50,7 +50,8 @@ def find_anatomy(
             f"--derivatives {derivative.name}=... out.",
         )
     t1w, mask = mri / "T1.mgz", mri / "brainmask.mgz"
-    notes = [] if _is_there(t1w) else [f"{folder.name} has no mri/T1.mgz in FreeSurfer's folder."]
+    if not _is_there(t1w):
+        notes.append(f"{folder.name} has no mri/T1.mgz in FreeSurfer's folder.")
     return (
         Anatomy(
             t1w=t1w if _is_there(t1w) else None,
@@ -87,22 +88,19 @@ def is_same_space(t1w: Path) -> bool:
     return turn + float(np.linalg.norm(matrix[:3, 3])) <= _SAME_SPACE_MM
 
 
-def _folder(derivative: Derivative, participant: str, session: str | None) -> Path:
-    if session is not None:
-        own = derivative.path / f"sub-{participant}_ses-{session}"
-        if own.is_dir():
-            return own
+def _folder(
+    derivative: Derivative, participant: str, session: str | None
+) -> tuple[Path, list[str]]:
+    """Find the folder of a session, else of the participant, else of the first other session."""
     plain = derivative.path / f"sub-{participant}"
+    own = plain if session is None else derivative.path / f"sub-{participant}_ses-{session}"
+    for folder in (own, plain):
+        if folder.is_dir():
+            return folder, []
     others = sorted(derivative.path.glob(f"sub-{participant}_ses-*"))
-    if not plain.is_dir() and others:
-        wanted = f"ses-{session}" if session else "without session"
-        raise InputError(
-            f"FreeSurfer has sub-{participant} in other sessions only ({wanted} is needed): "
-            f"{', '.join(path.name for path in others)}.",
-            where=derivative.path,
-            remedy="Choose sessions with --session-label, or run recon-all for this one.",
-        )
-    return derivative.folder_of(participant)
+    if others:
+        return others[0], [f"FreeSurfer's {others[0].name} is of another session."]
+    return derivative.folder_of(participant), []
 
 
 def _is_there(path: Path) -> bool:

@@ -12,6 +12,7 @@ from nibabel.spatialimages import SpatialImage
 from difftract_bids.bids.anatomy import Anatomy
 from difftract_bids.bids.runs import PreprocessedDWI
 from difftract_bids.errors import InputError
+from difftract_bids.io.composite_transforms import check_transform
 from difftract_bids.io.images import readable_image
 from difftract_bids.io.lengths import check_length
 
@@ -100,29 +101,26 @@ def check_anatomy(anatomy: Anatomy) -> None:
         check_image_file(path, ndim=3)
     for path in anatomy.from_template.values():
         check_file(path)
+        check_transform(path)
 
 
 def check_preprocessed(given: PreprocessedDWI) -> None:
-    """Check that the mask and reference of a preprocessed series lie on its grid.
+    """Check that the mask of a preprocessed series lies on its grid.
 
     Raises
     ------
     InputError
-        If one does not, or cannot be read.
+        If it does not, or cannot be read.
     """
-    dwi = nib.load(given.dwi)
-    for path in (given.mask, given.dwiref):
-        if path is None:
-            continue
-        image = check_image_file(path, ndim=3)
-        if image.shape[:3] != dwi.shape[:3] or not np.allclose(
-            image.affine, dwi.affine, atol=1e-2
-        ):
-            raise InputError(
-                f"The image is not on the grid of {given.dwi.name}.",
-                where=path,
-                remedy="Copy the derivatives again: the two are not of one run of the program.",
-            )
+    if given.mask is None:
+        return
+    dwi, mask = nib.load(given.dwi), check_image_file(given.mask, ndim=3)
+    if mask.shape[:3] != dwi.shape[:3] or not np.allclose(mask.affine, dwi.affine, atol=1e-2):
+        raise InputError(
+            f"The image is not on the grid of {given.dwi.name}.",
+            where=given.mask,
+            remedy="Copy the derivatives again: the two are not of one run of the program.",
+        )
 
 
 def _check_compression(path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +12,7 @@ from typing import Any, Literal
 import nibabel as nib
 from nibabel.filebasedimages import ImageFileError
 
-from difftract_bids.bids.inherited import read_sidecars
+from difftract_bids.bids.inherited import companions, read_sidecars
 from difftract_bids.bids.templates import entities_of
 from difftract_bids.config import PreprocessingConfig
 from difftract_bids.errors import InputError, UsageError
@@ -139,12 +139,17 @@ def _seconds(name: str, value: object, where: object) -> float:
     return float(value)
 
 
-def name_hint(path: Path) -> str:
-    """Say what a file name tells of phase encoding that the sidecar does not; may be empty."""
-    label = entities_of(path).get("dir")
-    if not label:
-        return ""
-    return f"The file is called dir-{label}, which is a label and was not relied on."
+def slice_direction(metadata: Mapping[str, Any]) -> str:
+    """Give the voxel axis that slices follow one another along, as in BIDS; the third if not told.
+
+    Parameters
+    ----------
+    metadata
+        Content of the sidecar.
+    """
+    direction = metadata.get("SliceEncodingDirection")
+    told = isinstance(direction, str) and re.fullmatch(r"[ijk]-?", direction)
+    return str(direction) if told else "k"
 
 
 @dataclass(frozen=True)
@@ -175,7 +180,12 @@ class Fieldmaps:
 
 
 def find_fieldmaps(
-    root: Path, dwi: Path, metadata: Mapping[str, Any], b0_threshold_s_mm2: float = 50.0
+    root: Path,
+    dwi: Path,
+    metadata: Mapping[str, Any],
+    b0_threshold_s_mm2: float = 50.0,
+    *,
+    parts: Sequence[Path] = (),
 ) -> Fieldmaps:
     """Find images that tell of a diffusion run's distortion.
 
@@ -193,6 +203,8 @@ def find_fieldmaps(
         Content of its sidecars.
     b0_threshold_s_mm2
         Volumes up to this b-value count as b=0.
+    parts
+        Files of the run where it is made of several; a fieldmap may be meant for any.
 
     Raises
     ------
@@ -202,7 +214,7 @@ def find_fieldmaps(
     own = read_phase_encoding(metadata, dwi)
     opposed: list[OpposedImage] = []
     unused: list[str] = []
-    tied = _tied_fieldmaps(root, dwi, metadata)
+    tied = _tied_fieldmaps(root, parts or (dwi,), metadata)
     for path, content in tied:
         encoding = read_phase_encoding(content, path) if path.name.count("_epi.") else None
         reason = _why_unused(path, encoding, own) or _misfit(path, dwi)
@@ -210,18 +222,33 @@ def find_fieldmaps(
             unused.append(f"{path.name} was not used: {reason}.")
         else:
             opposed.append(OpposedImage(path, encoding))
-    for path in sorted({*dwi.parent.glob("*_dwi.nii.gz"), *dwi.parent.glob("*_dwi.nii")} - {dwi}):
-        encoding = read_phase_encoding(read_sidecars(root, path), path)
-        bval = Path(re.sub(r"\.nii(\.gz)?$", ".bval", str(path)))
-        if not (own and encoding and own.opposes(encoding) and bval.exists()):
+    own_files = {dwi, *parts}
+    series = {*dwi.parent.glob("*_dwi.nii.gz"), *dwi.parent.glob("*_dwi.nii")} - own_files
+    for path in sorted(series):
+        if entities_of(path).get("part", "mag") != "mag":
             continue
-        has_b0 = bool((read_bvals(bval) <= b0_threshold_s_mm2).any())
-        reason = _misfit(path, dwi) if has_b0 else "it has no b=0 volume"
+        encoding = read_phase_encoding(read_sidecars(root, path), path)
+        if not (own and encoding and own.opposes(encoding)):
+            continue
+        bval = next(iter(companions(root, path, "bval")), None)
+        reason = _lacking_b0(path, bval, b0_threshold_s_mm2) or _misfit(path, dwi)
         if reason:
             unused.append(f"{path.name} was not used: {reason}.")
         else:
             opposed.append(OpposedImage(path, encoding, bval))
     return Fieldmaps(tuple(opposed), tuple(unused))
+
+
+def _lacking_b0(path: Path, bval: Path | None, b0_threshold_s_mm2: float) -> str:
+    """Say why a series gives no b=0 volume; a single volume without a table is taken for one."""
+    if bval is not None:
+        has_b0 = bool((read_bvals(bval) <= b0_threshold_s_mm2).any())
+        return "" if has_b0 else "it has no b=0 volume"
+    try:
+        volumes = nib.load(path).shape[3:]
+    except (OSError, EOFError, ValueError, ImageFileError) as error:
+        return f"it cannot be read ({error})"
+    return "" if volumes in {(), (1,)} else "it has several volumes and no b-values"
 
 
 def _why_unused(path: Path, encoding: PhaseEncoding | None, own: PhaseEncoding | None) -> str:
@@ -246,17 +273,21 @@ def _misfit(path: Path, dwi: Path) -> str:
 
 
 def _tied_fieldmaps(
-    root: Path, dwi: Path, metadata: Mapping[str, Any]
+    root: Path, parts: Sequence[Path], metadata: Mapping[str, Any]
 ) -> list[tuple[Path, dict[str, Any]]]:
     """List the fieldmaps meant for a run: by the newer key if any has it, else by the older."""
-    folder = dwi.parent.parent / "fmap"
+    folder = parts[0].parent.parent / "fmap"
     found = []
     for suffix in ("epi", *_OTHER_KINDS):
         paths = {*folder.glob(f"*_{suffix}.nii.gz"), *folder.glob(f"*_{suffix}.nii")}
-        found += [(path, read_sidecars(root, path, suffix)) for path in sorted(paths)]
+        found += [
+            (path, read_sidecars(root, path, suffix))
+            for path in sorted(paths)
+            if entities_of(path).get("part", "mag") == "mag"
+        ]
     sources = set(_listed(metadata.get("B0FieldSource")))
     by_key = [(p, m) for p, m in found if sources & set(_listed(m.get("B0FieldIdentifier")))]
-    return by_key or [(p, m) for p, m in found if _is_intended(m, root, dwi)]
+    return by_key or [(p, m) for p, m in found if any(_is_intended(m, root, dwi) for dwi in parts)]
 
 
 def _is_intended(metadata: Mapping[str, Any], root: Path, dwi: Path) -> bool:

@@ -39,6 +39,8 @@ def promised_outputs(
         if not is_wanted(key, run, config):
             continue
         for atlas, template in _each(output, atlases, templates):
+            if key == "dwi_to_template" and template in run.anatomy.from_template:
+                continue  # of what others registered only the way here is known
             path = output_path(run, key, config, atlas, template)
             yield path
             if output.sidecar:

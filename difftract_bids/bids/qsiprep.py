@@ -60,7 +60,9 @@ def find_preprocessed_runs(
             remedy="Expected [ses-*/]dwi/*_space-ACPC_desc-preproc_dwi.nii.gz (or space-T1w, "
             "of older releases); name another participant or session.",
         )
-    runs = [_run(derivative, folder, image) for image in _of_one_space(images)]
+    chosen = _of_one_space(images)
+    _refuse_resolutions(chosen, images)
+    runs = [_run(derivative, folder, image) for image in chosen]
     refuse_twins(runs)
     return runs
 
@@ -74,6 +76,26 @@ def _of_one_space(images: list[Path]) -> list[Path]:
     return sorted(by_run.values())
 
 
+def _refuse_resolutions(chosen: list[Path], images: list[Path]) -> None:
+    """Refuse a run that is there at several resolutions: which is meant nobody has said."""
+    for image in chosen:
+        own = named_entities(entities_of(image))
+        others = [
+            path
+            for path in images
+            if path != image
+            and named_entities(entities_of(path)) == own
+            and _space(path) == _space(image)
+        ]
+        if others:
+            raise InputError(
+                "QSIPrep's series is there at several resolutions: "
+                f"{', '.join(path.name for path in (image, *others))}.",
+                where=image.parent,
+                remedy="Keep one of them in the folder that is given (links will do).",
+            )
+
+
 def _space(image: Path) -> str:
     return entities_of(image)["space"]
 
@@ -82,20 +104,13 @@ def _run(derivative: Derivative, folder: Path, image: Path) -> DWIRun:
     bval, bvec = _table(image)
     space = _space(image)
     masks = files_named(folder, "dwi", "mask")
-    references = files_named(folder, "dwi", "dwiref")
-    tables = [
-        *files_named(folder, "dwi", "timeseries", (".tsv",)),
-        *files_named(folder, "dwi", "confounds", (".tsv",)),
-    ]
     preprocessed = PreprocessedDWI(
         dwi=image,
         bval=bval,
         bvec=bvec,
-        mask=of_same_source(image, masks, space=space, desc="brain"),
-        dwiref=of_same_source(image, references, space=space, desc="preproc")
-        or of_same_source(image, references, space=space, desc=None),
-        confounds=of_same_source(image, tables, desc="confounds", space=None)
-        or of_same_source(image, tables, desc=None, space=None),
+        mask=of_same_source(
+            image, masks, space=space, desc="brain", res=entities_of(image).get("res")
+        ),
         origin=derivative.origin,
     )
     run = DWIRun(

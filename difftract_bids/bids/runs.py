@@ -69,8 +69,8 @@ class PreprocessedDWI:
     ----------
     dwi, bval, bvec
         The series.
-    mask, dwiref, confounds
-        Its brain mask, reference image and confounds, as far as there are any.
+    mask
+        Its brain mask, if there is one.
     origin
         The program and its version.
     """
@@ -79,8 +79,6 @@ class PreprocessedDWI:
     bval: Path
     bvec: Path
     mask: Path | None = None
-    dwiref: Path | None = None
-    confounds: Path | None = None
     origin: str = ""
 
 
@@ -161,8 +159,7 @@ class DWIRun:
         """Every file that it reads, each once."""
         found = [path for part in self.parts for path in (part.dwi, part.bval, part.bvec)]
         if self.preprocessed is not None:
-            given = self.preprocessed
-            found += [path for path in (given.mask, given.dwiref, given.confounds) if path]
+            found += [self.preprocessed.mask] if self.preprocessed.mask else []
         found += [*self.anatomy.images, *self.anatomy.from_template.values()]
         return list(dict.fromkeys(found))
 

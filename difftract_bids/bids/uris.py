@@ -8,9 +8,7 @@ from pathlib import Path
 
 def raw_uri(path: Path, raw_dir: Path) -> str:
     """Name a file of the raw dataset: ``bids:raw:sub-01/dwi/...``."""
-    # The file itself may be a link into a store (DataLad); only the folders are resolved.
-    folder = path.parent.resolve().relative_to(raw_dir.resolve())
-    return f"bids:raw:{(folder / path.name).as_posix()}"
+    return input_uri(path, {"raw": raw_dir})
 
 
 def input_uri(path: Path, datasets: Mapping[str, Path]) -> str:
@@ -19,7 +17,7 @@ def input_uri(path: Path, datasets: Mapping[str, Path]) -> str:
     Parameters
     ----------
     path
-        The file.
+        The file; it and its participant's folder may be links to elsewhere.
     datasets
         Folders by the names that dataset_description.json links them under. Of several that hold
         the file the innermost is taken: derivatives lie in raw datasets.
@@ -29,17 +27,17 @@ def input_uri(path: Path, datasets: Mapping[str, Path]) -> str:
     ValueError
         If none holds it.
     """
-    folder = path.parent.resolve()
-    holding = {
-        name: root.resolve()
-        for name, root in datasets.items()
-        if folder.is_relative_to(root.resolve())
-    }
-    if not holding:
-        raise ValueError(f"{path} is in none of the datasets {', '.join(datasets)}.")
-    name = max(holding, key=lambda one: len(holding[one].parts))
-    relative = folder.relative_to(holding[name]) / path.name
-    return f"bids:{name}:{relative.as_posix()}"
+    # As it is called first; folders are resolved where it is called by another way than they.
+    for folder, roots in (
+        (path.parent.absolute(), {name: root.absolute() for name, root in datasets.items()}),
+        (path.parent.resolve(), {name: root.resolve() for name, root in datasets.items()}),
+    ):
+        holding = {name: root for name, root in roots.items() if folder.is_relative_to(root)}
+        if holding:
+            name = max(holding, key=lambda one: len(holding[one].parts))
+            relative = folder.relative_to(holding[name]) / path.name
+            return f"bids:{name}:{relative.as_posix()}"
+    raise ValueError(f"{path} is in none of the datasets {', '.join(datasets)}.")
 
 
 def derivative_uri(relative: str | Path) -> str:

@@ -249,7 +249,7 @@ class CollectEddyOutputSpec(TraitedSpec):
     bval = File(desc="b-values, one row.")
     bvec = File(desc="Rotated b-vectors, FSL's convention.")
     affines = File(desc="Rigid part, a row of 3x4 numbers a volume, RAS+ mm, fixed to moving.")
-    outliers = File(desc="Table of outlier slices: volume and slice, counted from 0.")
+    outliers = File(desc="Table of flags: a row a slice, a column a volume.")
     notes = traits.List(traits.Str, desc="What the user should know.")
 
 
@@ -265,6 +265,7 @@ class CollectEddy(SimpleInterface):
         from difftract_bids.io.fsl_storage import eddy_affines, read_eddy_motion, restored
         from difftract_bids.io.gradients import read_gradients, write_gradients
         from difftract_bids.io.images import load_volume, save_volume
+        from difftract_bids.preprocessing.confounds import write_outliers
 
         folder, original = Path(runtime.cwd), nib.load(self.inputs.dwi)
         corrected = load_volume(self.inputs.corrected, ndim=4)
@@ -281,14 +282,16 @@ class CollectEddy(SimpleInterface):
         affines = eddy_affines(movement, corrected.data.shape[:3], corrected.vox2ras)
         np.savetxt(folder / "affines.txt", affines.reshape(-1, 12), fmt="%.9g")
         outliers = self._outliers()
-        rows = ["volume\tslice", *(f"{volume}\t{part}" for volume, part in outliers)]
+        flags = np.zeros(corrected.data.shape[2:], dtype=bool)
+        for volume, part in outliers:
+            flags[part, volume] = True
         replaced = f"eddy replaced {len(outliers)} outlier slice(s) by their prediction."
         self._results.update(
             dwi=str(save_volume(data, original.affine, folder / "dwi.nii.gz")),
             bval=str(bval),
             bvec=str(bvec),
             affines=str(folder / "affines.txt"),
-            outliers=_written(folder / "outliers.tsv", rows),
+            outliers=str(write_outliers(folder / "outliers.tsv", flags)),
             notes=[replaced] if outliers else [],
         )
         return runtime

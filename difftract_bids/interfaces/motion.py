@@ -16,7 +16,7 @@ from nipype.interfaces.base import (
 
 from difftract_bids.interfaces.threads import ThreadedSpec, limited_threads
 
-#: A head that moves further than this between volumes is worth a word.
+#: Framewise displacement above this is worth a word.
 _MUCH_MM = 2.0
 _AXIS_DIRECTIONS = ("i", "i-", "j", "j-", "k", "k-")
 
@@ -246,7 +246,10 @@ def _open_series(path: str) -> tuple[Any, Any]:
 
     with readable_image(path):
         image = nib.load(path)
-        return image, np.asanyarray(image.dataobj)
+        proxy = image.dataobj
+        if (proxy.slope, proxy.inter) != (1, 0):  # scaled integers become float64 otherwise
+            return image, proxy.get_scaled(np.float32)
+        return image, np.asanyarray(proxy)
 
 
 def _load_series(inputs: Any) -> tuple[Any, Any, Any]:
@@ -311,8 +314,8 @@ def _motion_notes(rigid: Any, mask: Any, vox2ras: Any) -> list[str]:
         return []
     return [
         (
-            f"The head moved by more than {_MUCH_MM:g} mm between consecutive volumes {much} "
-            f"times, at most by {np.max(moved):.1f} mm: look at the figure of the motion."
+            f"Framewise displacement (the sum of six changes) is above {_MUCH_MM:g} mm {much} "
+            f"time(s), {np.max(moved):.1f} mm at most: look at the figure of the motion."
         )
     ]
 

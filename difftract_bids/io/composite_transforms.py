@@ -8,7 +8,8 @@ takes 100 MB that way, and no more than that twice.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
@@ -36,6 +37,13 @@ Step = LinearTransform | NonlinearTransform
 _MATRIX_KINDS = ("AffineTransform", "MatrixOffsetTransformBase")
 #: Those whose parameters are angles and the like, which ITK itself turns into a matrix.
 _RIGID_KINDS = ("Euler3DTransform", "VersorRigid3DTransform", "Similarity3DTransform")
+_KINDS = (
+    "DisplacementFieldTransform",
+    *_MATRIX_KINDS,
+    *_RIGID_KINDS,
+    "IdentityTransform",
+    "TranslationTransform",
+)
 
 
 def load_transform(path: str | os.PathLike[str]) -> Transform:
@@ -53,11 +61,33 @@ def load_transform(path: str | os.PathLike[str]) -> Transform:
     """
     if Path(path).suffix.lower() not in (".h5", ".hdf5", ".hdf"):
         return load_linear(path)
+    with _stored_parts(path) as stored:
+        parts = [_read_part(item) for item in stored]
+    return _simplified(list(reversed(parts)), path)
+
+
+def check_transform(path: str | os.PathLike[str]) -> None:
+    """Check in moments that an ITK HDF5 file holds transforms of the kinds that are known here.
+
+    Raises
+    ------
+    InputError
+        If it does not, or cannot be read.
+    """
+    with _stored_parts(path) as stored:
+        for item in stored:
+            if not _kind_of(item).startswith(_KINDS):
+                raise ValueError(f"it holds a {_kind_of(item).split('_', maxsplit=1)[0]}")
+
+
+@contextmanager
+def _stored_parts(path: str | os.PathLike[str]) -> Iterator[list[h5py.Group]]:
+    """Open a file of transforms, and say in one way what is wrong with it."""
     try:
         with h5py.File(path, "r") as file:
             group = file["TransformGroup"]
             stored = [group[key] for key in sorted(group, key=int)]
-            parts = [_read_part(item) for item in stored if "Composite" not in _kind_of(item)]
+            yield [item for item in stored if "Composite" not in _kind_of(item)]
     except (OSError, KeyError, ValueError, IndexError) as error:
         raise InputError(
             f"The transform cannot be read: {error}.",
@@ -65,7 +95,6 @@ def load_transform(path: str | os.PathLike[str]) -> Transform:
             remedy="Give an ITK composite transform of affines and displacement fields, as ANTs "
             "writes it, or leave the file out, so that the registration is made here.",
         ) from error
-    return _simplified(list(reversed(parts)), path)
 
 
 def save_composite_h5(transforms: Sequence[Transform], path: str | os.PathLike[str]) -> Path:

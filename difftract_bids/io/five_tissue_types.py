@@ -10,6 +10,7 @@ import torch
 from difftract_bids.core.anatomy import Anatomy
 from difftract_bids.errors import InputError
 from difftract_bids.io.images import Volume, load_volume
+from difftract_bids.io.mif import load_mif
 
 #: Volumes of the image, in their order.
 TISSUES = (
@@ -37,12 +38,12 @@ def load_five_tissue_types(path: str | os.PathLike[str]) -> Volume:
         If the image has not five volumes, holds values that are no fractions, or has no grey or
         no white matter.
     """
-    image = load_volume(path, ndim=4)
+    is_mif = os.fspath(path).lower().endswith((".mif", ".mif.gz", ".mih"))
+    image = load_mif(path) if is_mif else load_volume(path, ndim=4)
     remedy = f"Give an image of five volumes, fractions from 0 to 1: {', '.join(TISSUES)}."
-    if image.data.shape[3] != len(TISSUES):
-        raise InputError(
-            f"The tissue image has {image.data.shape[3]} volumes.", where=path, remedy=remedy
-        )
+    n_volumes = image.data.shape[3] if image.data.ndim == 4 else 1
+    if n_volumes != len(TISSUES):
+        raise InputError(f"The tissue image has {n_volumes} volumes.", where=path, remedy=remedy)
     data = image.data
     bad = int((~((data >= -_ROUNDING) & (data <= 1 + _ROUNDING))).sum())
     if bad:

@@ -1,7 +1,8 @@
 """Which tissue FreeSurfer's label numbers stand for (``aparc+aseg``, ``aparc.a2009s+aseg``).
 
-As ``5ttgen freesurfer -sgm_amyg_hipp`` of MRtrix3 has it: hippocampi and amygdalae count as
-subcortical grey matter, hypointense white matter as white, the cerebellar cortex as cortical.
+Much as ``5ttgen freesurfer -sgm_amyg_hipp`` of MRtrix3 has it: hippocampi and amygdalae count as
+subcortical grey matter, the cerebellar cortex as cortical. Other than there, hypointense white
+matter counts as white, as streamlines cross it, and lesions as pathological.
 """
 
 from __future__ import annotations
@@ -26,9 +27,10 @@ _ASEG = {
         16, 28, 60, 85,  # brain stem, ventral diencephalon, optic chiasm
         77, 78, 79,  # hypointensities
         192, *range(250, 256),  # corpus callosum and fornix
+        *range(170, 176), 178,  # parts of the brain stem
     ),
     CSF: (4, 43, 5, 44, 14, 15, 72, 24, 31, 63, 30, 62, 257),  # with choroid plexus and vessels
-    PATHOLOGICAL: (25, 57, 99),  # lesions
+    PATHOLOGICAL: (25, 57, 99, 80, 81, 82),  # lesions, hypointensities of grey matter
 }  # fmt: skip
 #: Ranges of cortical and white matter parcels: of aparc and of aparc.a2009s, left and right.
 _RANGES = (
@@ -39,7 +41,7 @@ _RANGES = (
     (13100, 14999, WHITE),
 )
 #: What lies outside the brain or has no tissue of its own.
-_OUTSIDE = (0, 1, 40, 6, 45, 19, 20, 55, 56, 29, 61, 80, 81, 82, 258, 165, 259)
+_OUTSIDE = (0, 1, 40, 6, 45, 19, 20, 55, 56, 29, 61, 258, 165, 259)
 
 
 def tissue_of_labels(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-import SimpleITK as sitk  # noqa: N813 (its customary name)
 from jaxtyping import Bool, Float
 
 from difftract_bids.errors import InputError
 from difftract_bids.io.images import Volume
 from difftract_bids.io.transforms import to_itk
+from difftract_bids.preprocessing.n4 import log_bias
 
 #: The field is smooth: it is sought on voxels of about this size.
 _WORKING_MM = 8.0
@@ -39,7 +39,7 @@ def estimate_bias(b0: Volume, mask: Bool[np.ndarray, "x y z"]) -> Float[np.ndarr
     Raises
     ------
     InputError
-        If the mask has no voxel with signal.
+        If the mask has no voxel with signal, or next to none.
 
     References
     ----------
@@ -54,14 +54,11 @@ def estimate_bias(b0: Volume, mask: Bool[np.ndarray, "x y z"]) -> Float[np.ndarr
         )
     image, region = to_itk(data, b0.vox2ras), to_itk(inside.astype(np.uint8), b0.vox2ras)
     factors = [max(1, round(_WORKING_MM / float(size))) for size in b0.voxel_sizes_mm]
-    n4 = sitk.N4BiasFieldCorrectionImageFilter()
-    n4.SetMaximumNumberOfIterations(_ITERATIONS)
-    n4.SetConvergenceThreshold(_CONVERGENCE)
     extent_mm = np.ptp(np.argwhere(inside), axis=0) * b0.voxel_sizes_mm
-    n4.SetNumberOfControlPoints([max(1, round(mm / _KNOTS_MM)) + 3 for mm in extent_mm])
-    n4.SetNumberOfThreads(1)  # sums of several threads depend on how many there are
-    n4.Execute(sitk.Shrink(image, factors), sitk.Shrink(region, factors))
-    log_field = sitk.GetArrayFromImage(n4.GetLogBiasFieldAsImage(image)).transpose(2, 1, 0)
+    points = [max(1, round(mm / _KNOTS_MM)) + 3 for mm in extent_mm]
+    log_field = log_bias(
+        image, region, factors, _ITERATIONS, control_points=points, convergence=_CONVERGENCE
+    )
     field = np.exp(np.nan_to_num(log_field.astype(np.float64)))
     low, high = field[inside].min() / _SLACK, field[inside].max() * _SLACK
     field = np.clip(field, low, high)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import SimpleITK as sitk  # noqa: N813 (its customary name)
 from jaxtyping import Bool, Float
-from numpy.typing import NDArray
 
 from difftract_bids.errors import InputError
-from difftract_bids.io.transforms import set_geometry
+from difftract_bids.io.transforms import to_itk
 from difftract_bids.preprocessing.resampling import Grid
 
 _BINS = 32
@@ -56,7 +55,7 @@ def link(
     """
     method = sitk.ImageRegistrationMethod()
     method.SetMetricAsMattesMutualInformation(_BINS)
-    method.SetMetricFixedMask(_to_itk(inside.astype(np.uint8), grid))
+    method.SetMetricFixedMask(to_itk(inside.astype(np.uint8), grid.vox2ras))
     method.SetInterpolator(sitk.sitkBSpline3)
     method.SetNumberOfThreads(1)
     method.SetNumberOfWorkUnits(1)
@@ -69,7 +68,8 @@ def link(
     method.SetInitialTransform(transform, inPlace=True)
     try:
         method.Execute(
-            _to_itk(fixed.astype(np.float32), grid), _to_itk(moving.astype(np.float32), grid)
+            to_itk(fixed.astype(np.float32), grid.vox2ras),
+            to_itk(moving.astype(np.float32), grid.vox2ras),
         )
     except RuntimeError as error:
         raise InputError(
@@ -80,9 +80,3 @@ def link(
     shift = np.array(transform.GetTranslation()) * _FLIP
     moved = np.column_stack([rotation, shift + centre_mm - rotation @ centre_mm])
     return moved, -method.GetMetricValue()
-
-
-def _to_itk(data: NDArray[np.generic], grid: Grid) -> sitk.Image:
-    image = sitk.GetImageFromArray(np.ascontiguousarray(data.transpose(2, 1, 0)))
-    set_geometry(image, grid.vox2ras)
-    return image

@@ -99,12 +99,12 @@ def five_tissues_from_shares(
     InputError
         If no voxel of the mask has any tissue.
     """
-    total = np.clip(np.nan_to_num(shares), 0, None).sum(axis=-1)
+    total = np.clip(np.nan_to_num(shares, posinf=0.0, neginf=0.0), 0, None).sum(axis=-1)
     brain = mask & (total > _LEAST_SUM)
     if not brain.any():
         raise _empty()
     scale = np.where(brain, total, np.inf)[..., None]
-    unit = np.clip(np.nan_to_num(shares), 0, None) / scale
+    unit = np.clip(np.nan_to_num(shares, posinf=0.0, neginf=0.0), 0, None) / scale
     notes: list[str] = []
     prior = grey_prior(mask.shape, vox2ras, to_template) if to_template else None
     if prior is not None and _agreement(unit[..., GREY], prior) < _LEAST_AGREEMENT:

@@ -9,6 +9,8 @@ import numpy as np
 from dipy.denoise.gibbs import gibbs_removal
 from jaxtyping import Float
 
+from difftract_bids.bids.phase_encoding import slice_direction
+
 #: Power in the outer tenth of k-space below this share of that just inside: nothing was measured
 #: there, so that the image was interpolated.
 _EMPTY_SHARE = 0.02
@@ -68,8 +70,7 @@ def decide_unringing(
 
 def slice_axis(metadata: Mapping[str, Any]) -> int:
     """Give the voxel axis across slices: the sidecar's, or the third."""
-    direction = str(metadata.get("SliceEncodingDirection", "k"))
-    return _SLICE_AXES.get(direction[:1], 2)
+    return _SLICE_AXES[slice_direction(metadata)[0]]
 
 
 def remove_gibbs(
@@ -95,7 +96,8 @@ def remove_gibbs(
     """
     out = np.empty(dwi.shape, np.float32)
     for volume in range(dwi.shape[3]):  # one at a time: DIPY copies all it is given in float64
-        data = np.ascontiguousarray(dwi[..., volume], dtype=np.float64)
+        # A value that is not finite would spread over its whole slice.
+        data = np.nan_to_num(dwi[..., volume].astype(np.float64), posinf=0.0, neginf=0.0)
         out[..., volume] = gibbs_removal(data, slice_axis=axis, inplace=False, num_processes=1)
     return out.clip(min=0)
 
@@ -114,7 +116,7 @@ def is_interpolated(dwi: Float[np.ndarray, "x y z volume"], axis: int = 2) -> bo
         Voxel axis across slices.
     """
     in_plane = [a for a in range(3) if a != axis]
-    volume = np.nan_to_num(np.asarray(dwi[..., -1], dtype=np.float64))
+    volume = np.nan_to_num(np.asarray(dwi[..., -1], dtype=np.float64), posinf=0.0, neginf=0.0)
     power = np.abs(np.fft.fftn(volume, axes=in_plane)) ** 2
     for along in in_plane:
         if volume.shape[along] < 16:

@@ -252,7 +252,9 @@ def _foreground(
     dwi: Float[np.ndarray, "x y z volume"], gradients: GradientTable
 ) -> Bool[np.ndarray, "x y z"]:
     """Keep what is bright under diffusion weighting, without its rim: brain, roughly."""
-    mean = np.nan_to_num(dwi[..., ~gradients.b0_mask].mean(axis=-1, dtype=np.float32))
+    mean = np.nan_to_num(
+        dwi[..., ~gradients.b0_mask].mean(axis=-1, dtype=np.float32), posinf=0.0, neginf=0.0
+    )
     bright = mean > 0.25 * np.percentile(mean, 98)
     opened = ndimage.binary_opening(bright, iterations=1)
     return ndimage.binary_erosion(ndimage.binary_fill_holes(opened))

@@ -183,7 +183,8 @@ def _matrix_of(transform: sitk.Transform) -> Float[np.ndarray, "4 4"]:
 
 
 def _centre_mm(volume: Volume) -> Float[np.ndarray, " 3"]:
-    weights = np.clip(np.nan_to_num(volume.data.astype(np.float64)), 0, None)
+    values = np.nan_to_num(volume.data.astype(np.float64), posinf=0.0, neginf=0.0)
+    weights = np.clip(values, 0, None)
     if not weights.any():
         raise InputError(
             "An image to be registered is empty.",
@@ -195,7 +196,7 @@ def _centre_mm(volume: Volume) -> Float[np.ndarray, " 3"]:
 
 
 def _working_image(volume: Volume) -> sitk.Image:
-    data = np.nan_to_num(volume.data.astype(np.float32))
+    data = np.nan_to_num(volume.data.astype(np.float32), posinf=0.0, neginf=0.0)
     return sitk.BinShrink(to_itk(data, volume.vox2ras), shrink_factors(volume))
 
 

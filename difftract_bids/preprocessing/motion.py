@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from difftract_bids.errors import GradientError
+from difftract_bids.errors import GradientError, InputError
 from difftract_bids.io.gradients import GradientTable
 from difftract_bids.preprocessing.continuity import link_by_continuity
 from difftract_bids.preprocessing.contrast_link import link
@@ -170,7 +170,9 @@ def _heads(
     for volumes in groups(gradients):
         if not gradients.b0_mask[volumes[0]]:
             along_mm = moved_mm[volumes] @ frame.direction
-            offsets = eddy_offsets(along_mm, gradients.bvecs[volumes])
+            offsets = eddy_offsets(
+                along_mm, gradients.bvals_s_mm2[volumes], gradients.bvecs[volumes]
+            )
             rigid[volumes, :, 3] -= offsets[:, None] * frame.direction
     return rigid
 
@@ -261,16 +263,21 @@ class _Alignment:
     ) -> Float[np.ndarray, " 3"] | None:
         """Find the direction along which distortions explain the volumes, if one does."""
         inside = self._samples.inside.ravel()
+        expected = targets[:, inside]
         before, misfits = list(self._movements), []
         frame = self._frame
         for direction in (None, *directions):
             self._frame = replace(frame, direction=direction)
             self._align(samplers, volumes, targets, trust, self._frame, _COARSE_EVERY)
-            left = (self._signals(samplers, volumes) - targets)[:, inside]
-            misfits.append(float((trust * left**2).sum()))
+            seen = self._signals(samplers, volumes)[:, inside]
+            gains = (seen * expected).sum(axis=1) / ((expected**2).sum(axis=1) + 1e-12)
+            left = seen - gains[:, None] * expected
+            misfits.append((trust * left**2).sum(axis=1) + 1e-12)
             self._movements, self._frame = list(before), frame
-        best = int(np.argmin(misfits))
-        return directions[best - 1] if misfits[best] < _EXPLAINED * misfits[0] else None
+        # Volumes that lost slices misfit whatever the direction: the typical one decides.
+        ratios = [float(np.median(misfit / misfits[0])) for misfit in misfits]
+        best = int(np.argmin(ratios))
+        return directions[best - 1] if ratios[best] < _EXPLAINED else None
 
     def _link(
         self, b0: Int[np.ndarray, " n"], volumes: Int[np.ndarray, " m"]
@@ -282,15 +289,18 @@ class _Alignment:
         images tell more of each other where they are better aligned and better made: they choose.
         """
         found = []
-        for series in (self._series, self._evened):
+        for series in (self._series, self._evened) if self._evened else (self._series,):
             fixed, moving = (self._average(series, which) for which in (b0, volumes))
             fine = self._fine
             found.append(link(fixed, moving, fine.grid, fine.inside, self._frame.centre_mm))
         return max(found, key=lambda one: one[1])[0]
 
     @cached_property
-    def _evened(self) -> ShrunkenSeries:
-        return self._series.evened(np.flatnonzero(self._gradients.b0_mask), self._mask)
+    def _evened(self) -> ShrunkenSeries | None:
+        try:
+            return self._series.evened(np.flatnonzero(self._gradients.b0_mask), self._mask)
+        except InputError:
+            return None
 
     def _average(
         self, series: ShrunkenSeries, volumes: Int[np.ndarray, " n"]

@@ -68,7 +68,7 @@ def sample_brain(
     Raises
     ------
     InputError
-        If the mask is empty.
+        If the mask is empty, or the slab too thin.
     """
     if not mask.any():
         raise InputError("The brain mask is empty.", remedy="Look at the b=0 volumes.")
@@ -77,6 +77,11 @@ def sample_brain(
     near = ndimage.distance_transform_edt(~mask, sampling=size_mm) <= margin_mm
     voxels = apply_affine(np.linalg.inv(vox2ras)[:3], whole.points_mm())
     inside = ndimage.map_coordinates(near.astype(np.uint8), voxels, order=0) > 0
+    if min(whole.shape) < 2 or not inside.any():
+        raise InputError(
+            f"The slab is thinner than the {2 * sampling_mm:g} mm that motion can be found in.",
+            remedy="Use --motion-correction none.",
+        )
     box, start = [], np.zeros(3)
     for axis in range(3):
         filled = np.flatnonzero(inside.any(axis=tuple({0, 1, 2} - {axis})))
@@ -162,10 +167,10 @@ def shrink_series(
     factors = [
         max(1, int(most / size + 1e-3)) for most, size in zip(largest_mm, size_mm, strict=True)
     ]
-    images = [
-        _shrink(np.nan_to_num(np.asarray(dwi[..., index], np.float32)), factors)
-        for index in range(dwi.shape[3])
-    ]
+    images = []
+    for index in range(dwi.shape[3]):
+        volume = np.asarray(dwi[..., index], np.float32)
+        images.append(_shrink(np.nan_to_num(volume, posinf=0.0, neginf=0.0), factors))
     step = np.diag([*map(float, factors), 1.0])
     step[:3, 3] = (np.array(factors) - 1) / 2
     return ShrunkenSeries(images, vox2ras @ step, factors, num_threads)

@@ -161,7 +161,7 @@ def _t1w_on_grid(
 ) -> Float[np.ndarray, "x y z"]:
     """Sample the T1w at the b=0 voxels, what is finer than them averaged out before."""
     ratio = dwiref.voxel_sizes_mm.mean() / t1w.voxel_sizes_mm
-    data = np.nan_to_num(t1w.data.astype(np.float32))
+    data = np.nan_to_num(t1w.data.astype(np.float32), posinf=0.0, neginf=0.0)
     smooth = ndimage.gaussian_filter(data, 0.35 * np.sqrt(np.maximum(ratio**2 - 1, 0)))
     return resample(
         Volume(smooth, t1w.vox2ras), dwiref.data.shape, dwiref.vox2ras, [rigid]

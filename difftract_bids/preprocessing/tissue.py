@@ -14,8 +14,10 @@ import SimpleITK as sitk  # noqa: N813 (its customary name)
 from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from scipy import ndimage
+from threadpoolctl import threadpool_limits
 
 from difftract_bids.errors import InputError
+from difftract_bids.preprocessing.n4 import log_bias
 
 #: Order of the tissues in the last axis of what :func:`segment_tissues` gives: by intensity.
 CSF, GREY, WHITE = range(3)
@@ -50,16 +52,12 @@ def unbiased(
     voxel_sizes_mm
         Length of a voxel along each axis.
     """
-    image, inside = _itk(np.clip(np.nan_to_num(t1w), 0, None), voxel_sizes_mm), _itk(mask)
+    finite = np.nan_to_num(t1w, posinf=0.0, neginf=0.0)
+    image, inside = _itk(np.clip(finite, 0, None), voxel_sizes_mm), _itk(mask)
     inside.CopyInformation(image)
     factors = [max(1, round(_BIAS_MM / float(size))) for size in voxel_sizes_mm]
-    n4 = sitk.N4BiasFieldCorrectionImageFilter()
-    n4.SetMaximumNumberOfIterations(list(_BIAS_ROUNDS))
-    n4.SetNumberOfThreads(1)
-    n4.SetNumberOfWorkUnits(1)
-    n4.Execute(sitk.Shrink(image, factors), sitk.Shrink(inside, factors))
-    log_bias = sitk.GetArrayFromImage(n4.GetLogBiasFieldAsImage(image)).transpose(2, 1, 0)
-    return (t1w / np.exp(log_bias)).astype(np.float32)
+    field = np.exp(log_bias(image, inside, factors, _BIAS_ROUNDS))
+    return (t1w / field).astype(np.float32)
 
 
 def segment_tissues(
@@ -115,7 +113,7 @@ def _without_islands(shares: Float[np.ndarray, "x y z 3"]) -> Float[np.ndarray, 
 def _unit_values(
     t1w: Float[np.ndarray, "x y z"], inside: Bool[np.ndarray, "x y z"]
 ) -> Float[np.ndarray, " voxel"]:
-    values = np.nan_to_num(t1w[inside].astype(np.float32))
+    values = np.nan_to_num(t1w[inside].astype(np.float32), posinf=0.0, neginf=0.0)
     if len(values) < _LEAST_VOXELS or np.ptp(values) <= 0:
         raise InputError(
             f"The T1w shows no tissues: {len(values)} voxels are in its brain mask, with values "
@@ -149,8 +147,9 @@ def _moments(
     values: Float[np.ndarray, " voxel"], shares: Float[np.ndarray, "voxel 3"]
 ) -> tuple[Float[np.ndarray, " 3"], Float[np.ndarray, " 3"]]:
     total = shares.sum(axis=0, dtype=np.float64) + 1e-6
-    means = (values.astype(np.float64) @ shares) / total
-    squares = (values.astype(np.float64) ** 2 @ shares) / total
+    with threadpool_limits(1):  # sums in BLAS must not depend on the number of threads
+        means = (values.astype(np.float64) @ shares) / total
+        squares = (values.astype(np.float64) ** 2 @ shares) / total
     deviations = np.sqrt(np.maximum(squares - means**2, _LEAST_SD**2))
     order = np.argsort(means)
     return means[order], deviations[order]

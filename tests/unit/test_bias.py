@@ -1,6 +1,7 @@
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk  # noqa: N813 (its customary name)
 
 from difftract_bids.errors import InputError
 from difftract_bids.interfaces.bias import CorrectBias
@@ -54,6 +55,26 @@ def test_an_image_without_bias_is_left_nearly_as_it_is(phantom):
     mask = brain_mask(flat.data, flat.voxel_sizes_mm)
     field = estimate_bias(flat, mask)
     assert relative_error(field, np.ones_like(field), mask) < 0.04
+
+
+def test_the_field_does_not_depend_on_the_number_of_threads(phantom):
+    b0 = mean_b0(phantom)
+    mask = brain_mask(b0.data, b0.voxel_sizes_mm)
+    before = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
+    found = []
+    for n_threads in (1, 4):
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(n_threads)
+        found.append(estimate_bias(b0, mask))
+        assert sitk.ProcessObject.GetGlobalDefaultNumberOfThreads() == n_threads
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(before)
+    assert np.array_equal(*found)
+
+
+def test_a_single_slice_is_an_error_with_a_remedy(phantom):
+    b0 = mean_b0(phantom)
+    one = Volume(b0.data[:, :, 15:16], b0.vox2ras)
+    with pytest.raises(InputError, match="--bias-correction none"):
+        estimate_bias(one, np.ones(one.data.shape, bool))
 
 
 def test_every_volume_is_divided_by_one_field(phantom, tmp_path, monkeypatch):

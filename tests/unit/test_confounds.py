@@ -65,6 +65,6 @@ def test_flags_and_affines_come_back(tmp_path):
 
 
 def test_the_sidecar_describes_every_column_and_the_reference():
-    said = confounds_metadata()
+    said = confounds_metadata("dipy")
     assert set(COLUMNS) <= set(said)
     assert "first b=0" in said["MotionReference"]

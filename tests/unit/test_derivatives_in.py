@@ -19,13 +19,15 @@ from derivative_trees import (
     make_qsiprep_tree,
 )
 
+from difftract_bids.bids.atlases import check_atlas, parcellation_of, resolve_atlas
 from difftract_bids.bids.derivative_inputs import resolve_derivatives
 from difftract_bids.bids.outputs import output_entities, output_path
 from difftract_bids.bids.plan import Plan, make_plan
+from difftract_bids.bids.promises import promised_outputs
 from difftract_bids.bids.uris import input_uri
 from difftract_bids.cli.parser import build_parser, settings_from
-from difftract_bids.config import Config, PreprocessingConfig
-from difftract_bids.errors import DifftractError, InputError, UsageError
+from difftract_bids.config import Config, PreprocessingConfig, SensitivityConfig
+from difftract_bids.errors import AtlasError, DifftractError, InputError, UsageError
 from difftract_bids.interfaces.outputs import DerivativesSink
 from difftract_bids.io.gradients import read_gradients
 from difftract_bids.phantom.dataset import write_phantom
@@ -74,8 +76,6 @@ def test_a_series_of_qsipreps_is_used_with_all_that_goes_with_it(trees):
     assert given.dwi == one.dwi == Path(f"{begin}_desc-preproc_dwi.nii.gz")
     assert given.bvec == one.bvec == Path(f"{begin}_desc-preproc_dwi.bvec")
     assert given.mask == Path(f"{begin}_desc-brain_mask.nii.gz")
-    assert given.dwiref == Path(f"{begin}_dwiref.nii.gz")
-    assert given.confounds == dwi / "sub-01_run-1_desc-confounds_timeseries.tsv"
     assert given.origin == one.anatomy.origin == "qsiprep 1.0.1"
     assert one.metadata["PhaseEncodingDirection"] == "j-"
 
@@ -111,7 +111,6 @@ def test_names_of_qsipreps_older_releases_are_known(trees):
     run = plan(trees, f"qsiprep={trees / 'old'}").runs[1]
     begin = trees / "old" / "sub-01" / "anat" / "sub-01"
     assert run.dwi.name == "sub-01_run-2_space-T1w_desc-preproc_dwi.nii.gz"
-    assert run.preprocessed.confounds.name == "sub-01_run-2_confounds.tsv"
     assert run.preprocessed.origin == "qsiprep 0.14.2"
     assert run.anatomy.t1w == Path(f"{begin}_desc-preproc_T1w.nii.gz")
     assert sorted(run.anatomy.probseg) == ["CSF", "GM", "WM"]
@@ -126,11 +125,73 @@ def test_a_series_in_several_spaces_is_one_run(trees):
     assert names == [f"sub-01_run-{n}_space-ACPC_desc-preproc_dwi.nii.gz" for n in "12"]
 
 
-def test_the_newer_name_of_the_reference_is_taken_as_well(trees):
-    (path,) = trees.glob("qsiprep/sub-01/dwi/*run-1*_dwiref.nii.gz")
-    newer = path.with_name(path.name.replace("_dwiref", "_desc-preproc_dwiref"))
-    path.rename(newer)
-    assert plan(trees, "qsiprep").runs[0].preprocessed.dwiref == newer
+def test_a_series_at_several_resolutions_is_refused(trees):
+    for path in list(trees.glob("qsiprep/sub-01/dwi/*_space-ACPC_desc-preproc_dwi.*")):
+        shutil.copy(path, path.with_name(path.name.replace("ACPC_", "ACPC_res-2mm_")))
+    with pytest.raises(InputError, match="several resolutions"):
+        plan(trees, "qsiprep")
+
+
+def test_a_mask_of_another_resolution_is_not_taken(trees):
+    for path in list(trees.glob("qsiprep/sub-01/dwi/*run-1*_space-ACPC_desc-brain_mask.*")):
+        path.rename(path.with_name(path.name.replace("ACPC_", "ACPC_res-2mm_")))
+    one, two = plan(trees, "qsiprep").runs
+    assert one.preprocessed.mask is None
+    assert two.preprocessed.mask is not None
+
+
+def test_participants_may_be_links_to_elsewhere(trees):
+    for name in ("qsiprep", "fmriprep"):
+        folder = trees / name / "sub-01"
+        folder.rename(trees / f"{name}-elsewhere")
+        folder.symlink_to(trees / f"{name}-elsewhere", target_is_directory=True)
+    found = plan(trees, "qsiprep")
+    name = input_uri(found.runs[0].dwi, found.datasets)
+    assert name.startswith("bids:qsiprep:sub-01/dwi/sub-01_run-1_")
+
+
+def test_only_the_way_here_is_promised_of_a_template_that_others_registered(trees):
+    found = plan(trees, "fmriprep")
+    run = found.runs[0]
+    promised = list(promised_outputs(run, [], found.config, [TEMPLATE, "Other"]))
+    assert any(f"from-{TEMPLATE}_to-dwi" in name for name in promised)
+    assert not any(f"from-dwi_to-{TEMPLATE}" in name for name in promised)
+    assert any("from-dwi_to-Other" in name for name in promised)
+
+
+def test_standard_errors_of_a_preprocessed_series_are_refused(trees):
+    config = Config(
+        derivatives=(f"qsiprep={trees / 'qsiprep'}",),
+        sensitivity=SensitivityConfig(edge_standard_errors=True),
+    )
+    with pytest.raises(UsageError, match="noise of the raw images"):
+        plan(trees, "qsiprep", config=config)
+
+
+def test_a_damaged_transform_is_found_before_anything_starts(trees):
+    (path,) = trees.glob("fmriprep/sub-01/anat/*_to-T1w*.h5")
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(InputError, match="transform cannot be read"):
+        plan(trees, "fmriprep")
+
+
+def test_parcellations_are_in_qsipreps_space_only_if_their_names_say_so(trees):
+    run = plan(trees, "qsiprep").runs[0]
+    dataset = trees / "atlases"
+    anat = dataset / "sub-01" / "anat"
+    anat.mkdir(parents=True)
+    (dataset / "dataset_description.json").write_text('{"Name": "x", "BIDSVersion": "1.9.0"}')
+    (dataset / "atlas-Own_dseg.tsv").write_text("index\tname\n1\tone\n")
+    like = nib.load(run.dwi)
+    labels = nib.Nifti1Image(np.ones(like.shape[:3], np.int16), like.affine)
+    raw = anat / "sub-01_atlas-Own_dseg.nii.gz"
+    nib.save(labels, raw)
+    with pytest.raises(AtlasError, match="space of the raw T1w"):
+        check_atlas(resolve_atlas(f"Own={dataset}"), run)
+    raw.rename(anat / "sub-01_space-ACPC_atlas-Own_dseg.nii.gz")
+    atlas = resolve_atlas(f"Own={dataset}")
+    check_atlas(atlas, run)
+    assert parcellation_of(atlas, run).space == "dwi"
 
 
 def test_fmripreps_anatomy_is_used_for_raw_series(trees):
@@ -180,8 +241,9 @@ def test_the_session_of_a_freesurfer_folder_is_the_runs(tmp_path):
     }
     assert taken == {"A": "sub-01_ses-A", "B": "sub-01_ses-B"}
     shutil.rmtree(tmp_path / "freesurfer" / "sub-01_ses-B")
-    with pytest.raises(InputError, match="other sessions only"):
-        plan(tmp_path, "freesurfer", sessions=["B"])
+    (run,) = plan(tmp_path, "freesurfer", sessions=["B"]).runs
+    assert run.anatomy.aparcaseg.parts[-3] == "sub-01_ses-A"
+    assert any("another session" in note for note in run.notes)
     assert dataset.is_dir()
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mif_files import write_mif
 from problems import crossing_bundles, scaling
 
 from difftract_bids.bids.given_files import check_given_files
@@ -105,6 +106,13 @@ def test_what_is_no_5tt_is_refused_before_anything_starts(data, tmp_path, spoil,
     config = Config(act=ActConfig(act_5tt=str(bad)))
     with pytest.raises(InputError, match="--act-5tt"):
         check_given_files(config, run_of())
+
+
+def test_mrtrixs_own_format_is_read(data, tmp_path):
+    image = load_five_tissue_types(data / "5tt.nii.gz")
+    again = load_five_tissue_types(write_mif(tmp_path / "5tt.mif", image.data, image.vox2ras))
+    assert np.array_equal(again.data[::-1], image.data)  # stored from right to left
+    assert np.allclose(again.vox2ras @ [SHAPE[0] - 1, 0, 0, 1], image.vox2ras[:, 3])
 
 
 def run_of() -> DWIRun:

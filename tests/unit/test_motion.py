@@ -11,7 +11,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from difftract_bids.config import PreprocessingConfig
-from difftract_bids.errors import GradientError
+from difftract_bids.errors import GradientError, InputError
 from difftract_bids.interfaces.motion import EstimateHeadMotion, ResampleDWI, WriteConfounds
 from difftract_bids.interfaces.motion_reportlets import PlotMotion
 from difftract_bids.io.gradients import GradientTable, read_gradients, write_gradients
@@ -32,6 +32,7 @@ from difftract_bids.preprocessing.motion import HeadMotion, estimate_head_motion
 from difftract_bids.preprocessing.predicted_volumes import groups, predict_left_out
 from difftract_bids.preprocessing.resampling import Grid, Sampler, apply_affine
 from difftract_bids.preprocessing.rigid_fit import Frame, align, compose, full_affine, still
+from difftract_bids.preprocessing.shrunken_series import shrink_series
 from difftract_bids.workflows.motion import init_head_motion_wf
 
 STILL = np.eye(4)[:3]
@@ -247,6 +248,20 @@ def test_the_axis_that_eddy_currents_distort_along_is_found(quiet):
     errors_mm, errors_deg = quiet.errors(found.rigid)
     assert errors_mm.max() < 0.5
     assert errors_deg.max() < 0.5
+
+
+def test_values_that_are_not_finite_count_as_nothing(quiet):
+    spoilt = quiet.dwi[..., :2].astype(np.float32)
+    spoilt[3, 3, 3] = np.inf, np.nan
+    clean = np.where(np.isfinite(spoilt), spoilt, 0)
+    shrunken = [shrink_series(dwi, quiet.vox2ras, (10, 10, 10)) for dwi in (spoilt, clean)]
+    assert np.array_equal(shrunken[0].images, shrunken[1].images)
+
+
+def test_a_slab_too_thin_for_motion_is_refused(quiet):
+    thin = replace(quiet, dwi=quiet.dwi[:, :, 15:16], mask=quiet.mask[:, :, 15:16])
+    with pytest.raises(InputError, match="thinner"):
+        thin.find()
 
 
 def test_an_eddy_current_along_phase_encoding_is_told_from_movement():

@@ -14,9 +14,9 @@ from difftract_bids.bids.phase_encoding import (
     PhaseEncoding,
     decide_correction,
     find_fieldmaps,
-    name_hint,
     read_phase_encoding,
     say_uncorrected,
+    slice_direction,
 )
 from difftract_bids.config import PreprocessingConfig
 from difftract_bids.errors import InputError, UsageError
@@ -56,13 +56,9 @@ def test_the_table_of_topup_has_axis_sign_and_readout_time(content, row):
     assert read_phase_encoding(content, "x").acqparams() == row
 
 
-def test_what_is_not_in_the_sidecar_is_unknown_and_the_name_is_not_believed(tmp_path):
+def test_what_is_not_in_the_sidecar_is_unknown():
     assert read_phase_encoding({"TotalReadoutTime": 0.05}, "x") is None
     assert read_phase_encoding({"PhaseEncodingDirection": "j"}, "x").readout_s is None
-    hint = name_hint(tmp_path / "sub-01_dir-AP_dwi.nii.gz")
-    assert "dir-AP" in hint
-    assert "not relied on" in hint
-    assert not name_hint(tmp_path / "sub-01_dwi.nii.gz")
 
 
 @pytest.mark.parametrize(
@@ -124,10 +120,51 @@ def test_another_run_of_the_session_counts_if_it_is_opposed(tmp_path):
             "dwi/sub-01_dir-LR_dwi": {**BACK, "PhaseEncodingDirection": "i"},
         },
     )
-    assert found(tmp_path, dwi)[0] == []
-    for name in ("PA", "LR"):
-        (tmp_path / f"sub-01/dwi/sub-01_dir-{name}_dwi.bval").write_text("0")
+    assert found(tmp_path, dwi)[0] == ["sub-01_dir-PA_dwi.nii.gz"]  # one volume: a b=0 image
+    several = tmp_path / "sub-01/dwi/sub-01_dir-PA_dwi.nii.gz"
+    nib.save(nib.Nifti1Image(np.zeros((4, 5, 3, 2)), LAS), several)
+    names, (why,) = found(tmp_path, dwi)
+    assert names == []
+    assert "no b-values" in why
+    (tmp_path / "dwi.bval").write_text("0 1000")  # of all series: inherited
     assert found(tmp_path, dwi)[0] == ["sub-01_dir-PA_dwi.nii.gz"]
+    (tmp_path / "sub-01/dwi/sub-01_dir-PA_dwi.bval").write_text("700 1000")
+    names, (why,) = found(tmp_path, dwi)
+    assert names == []
+    assert "no b=0 volume" in why
+
+
+def test_phase_images_are_no_fieldmaps(tmp_path):
+    intended = {**BACK, "IntendedFor": "dwi/sub-01_dwi.nii.gz"}
+    dwi = dataset(
+        tmp_path,
+        {
+            "dwi/sub-01_dwi": RUN,
+            **dict.fromkeys(
+                ("dwi/sub-01_dir-PA_part-mag_dwi", "dwi/sub-01_dir-PA_part-phase_dwi"), BACK
+            ),
+            "fmap/sub-01_dir-PA_part-phase_epi": intended,
+        },
+    )
+    assert found(tmp_path, dwi) == (["sub-01_dir-PA_part-mag_dwi.nii.gz"], ())
+
+
+def test_a_fieldmap_may_be_meant_for_any_part_of_a_run(tmp_path):
+    intended = {**BACK, "IntendedFor": "dwi/sub-01_run-2_dwi.nii.gz"}
+    names = {"dwi/sub-01_run-1_dwi": RUN, "dwi/sub-01_run-2_dwi": RUN, "fmap/sub-01_epi": intended}
+    dataset(tmp_path, names)
+    parts = [tmp_path / "sub-01" / "dwi" / f"sub-01_run-{number}_dwi.nii.gz" for number in "12"]
+    assert not find_fieldmaps(tmp_path, parts[0], RUN).opposed
+    (one,) = find_fieldmaps(tmp_path, parts[0], RUN, parts=parts).opposed
+    assert one.image.name == "sub-01_epi.nii.gz"
+
+
+@pytest.mark.parametrize(
+    ("told", "direction"),
+    [({}, "k"), ({"SliceEncodingDirection": "i-"}, "i-"), ({"SliceEncodingDirection": 3}, "k")],
+)
+def test_slices_follow_one_another_along_the_third_axis_unless_told(told, direction):
+    assert slice_direction(told) == direction
 
 
 def test_fieldmaps_that_cannot_be_used_are_named_with_the_reason(tmp_path):
