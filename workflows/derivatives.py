@@ -73,7 +73,10 @@ def init_run_derivatives_wf(
             "Description": "Standard deviation of the noise before denoising",
             "Units": "arbitrary",
         },
-        "confounds": {"Sources": [preprocessed], **confounds_metadata(config.preprocessing.motion_correction)},
+        "confounds": {
+            "Sources": [preprocessed],
+            **confounds_metadata(config.preprocessing.motion_correction),
+        },
         "outliers": {"Sources": [preprocessed], **outliers_metadata()},
         "mask": {"Sources": [preprocessed], "Type": "Brain"},
         "dwiref": {"Sources": [preprocessed], "Description": "Mean b=0 image"},

@@ -27,7 +27,8 @@ from difftract_bids.workflows.wiring import between, same
 
 _SERIES = ("dwi", "bval", "bvec")
 _OUTPUTS = (
-    *_SERIES, "dwiref", "mask", "sigma", "raw", "raw_bval", "denoised", "confounds", "outliers", "notes"
+    *_SERIES, "dwiref", "mask", "sigma", "raw", "raw_bval", "denoised", "confounds", "outliers",
+    "notes",
 )  # fmt: skip
 
 
