@@ -32,8 +32,6 @@ from difftract_bids.interfaces.outputs import DerivativesSink
 
 #: Images of SH coefficients, with sidecars that are known only at run time.
 _FODFS = (*TISSUE_FIELDS.values(), "refined_fodf")
-#: Compressing these takes long: not in the process that hands out work, which would stand still.
-_LARGE = ("preproc_dwi", "peak", "five_tissue_types", *_FODFS)
 
 
 def init_run_derivatives_wf(
@@ -297,7 +295,6 @@ def _saving_wf(plan, run, sidecars, at_run_time, *, name, atlas=None, template=N
         entities |= {"atlas": atlas} if atlas else {}
         content = sidecar if OUTPUTS[key].sidecar else {}
         sink = _sink(plan, run, f"ds_{key}", entities, content)
-        sink.run_without_submitting = key not in _LARGE
         fields = [(key, "in_file")]
         if f"{key}_metadata" in at_run_time:
             fields.append((f"{key}_metadata", "meta_dict"))

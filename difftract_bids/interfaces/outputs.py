@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
+from niworkflows.interfaces import bids as sinks
 from niworkflows.interfaces.bids import DerivativesDataSink
 
 from difftract_bids.bids.layout import entity_table, path_patterns
+
+#: Beginning of a gzip file, and the flag (RFC 1952) of one that holds the name of a file.
+_GZIP, _HAS_NAME = b"\x1f\x8b", 0x08
 
 
 class DerivativesSink(DerivativesDataSink):
     """Save a file in a derivatives folder, whole or not at all.
 
-    niworkflows' sink with two changes: it knows our entities and names (stock pybids has none for
-    tractograms and connectomes, and drops ``atlas`` silently), and it writes aside and renames, so
-    that a killed run leaves no half file under a final name.
+    niworkflows' sink with three changes: it knows our entities and names (stock pybids has none
+    for tractograms and connectomes, and drops ``atlas`` silently); it writes aside and renames, so
+    that a killed run leaves no half file under a final name; and it copies compressed files as
+    they are, where its own would compress them anew, half a minute for a series of 70 volumes.
     """
 
     out_path_base = ""
@@ -33,7 +41,8 @@ class DerivativesSink(DerivativesDataSink):
         with tempfile.TemporaryDirectory(prefix=".writing-", dir=target) as aside:
             self.inputs.base_directory = aside
             try:
-                runtime = super()._run_interface(runtime)
+                with _copying_as_it_is():
+                    runtime = super()._run_interface(runtime)
             finally:
                 self.inputs.base_directory = str(target)
             for output in ("out_file", "out_meta"):
@@ -45,6 +54,27 @@ class DerivativesSink(DerivativesDataSink):
                 if moved:
                     self._results[output] = moved
         return runtime
+
+
+@contextmanager
+def _copying_as_it_is() -> Iterator[None]:
+    original = sinks._copy_any  # noqa: SLF001 (there is no other way in)
+
+    def copy(source: str, target: str) -> bool:
+        with Path(source).open("rb") as stream:
+            head = stream.read(4)
+        # Its reason is the name of the working file, which some programs put into the header.
+        is_nameless = head[:2] == _GZIP and not head[3] & _HAS_NAME
+        if not (is_nameless and str(target).endswith(".gz")):
+            return original(source, target)
+        shutil.copyfile(source, target)
+        return True
+
+    sinks._copy_any = copy  # noqa: SLF001
+    try:
+        yield
+    finally:
+        sinks._copy_any = original  # noqa: SLF001
 
 
 def _move(path: Path, aside: Path, target: Path) -> str:

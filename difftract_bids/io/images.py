@@ -98,7 +98,7 @@ def save_volume(
     target = Path(path).absolute()
     array = data.astype(np.uint8) if data.dtype == np.bool_ else data
     image = nib.Nifti1Image(array, vox2ras)
-    image.header.set_xyzt_units("mm", "sec")
+    image.header.set_xyzt_units("mm")
     image.set_sform(vox2ras, code="scanner")
     image.set_qform(vox2ras, code="scanner")
     nib.save(image, target)
