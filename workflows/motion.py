@@ -8,6 +8,7 @@ from niworkflows.engine.workflows import LiterateWorkflow
 
 from difftract_bids.config import PreprocessingConfig
 from difftract_bids.interfaces.motion import EstimateHeadMotion, FlagOutliers, WriteConfounds
+from difftract_bids.workflows.wiring import same
 
 
 def init_head_motion_wf(
@@ -84,8 +85,8 @@ def init_head_motion_wf(
         (inputs, estimate, [(field, field) for field in ("dwi", "bval", "bvec", "pe_direction")]),
         (inputs, flag, [("dwi", "dwi"), ("slice_direction", "slice_direction")]),
         (inputs, confounds, [("dwi", "dwi")]),
-        (estimate, flag, [("affines", "affines"), ("bval", "bval"), ("bvec", "bvec")]),
-        (estimate, confounds, [("rigid", "rigid"), ("bval", "bval"), ("bvec", "bvec")]),
+        (estimate, flag, same("affines", "bval", "bvec", "mask")),
+        (estimate, confounds, same("rigid", "bval", "bvec", "mask")),
         (flag, confounds, [("outliers", "outliers")]),
         (estimate, notes, [("notes", "in1")]),
         (flag, notes, [("notes", "in2")]),

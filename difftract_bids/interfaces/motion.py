@@ -44,6 +44,7 @@ class EstimateHeadMotionOutputSpec(TraitedSpec):
     rigid = File(desc="The same without distortion by eddy currents: movement of the head.")
     bval = File(desc="b-values, s/mm².")
     bvec = File(desc="b-vectors turned into the reference position, FSL's convention.")
+    mask = File(desc="Rough brain mask in the reference position.")
     notes = traits.List(traits.Str, desc="What the user should know.")
 
 
@@ -54,6 +55,7 @@ class EstimateHeadMotion(SimpleInterface):
 
     def _run_interface(self, runtime):
         from difftract_bids.io.gradients import write_gradients
+        from difftract_bids.io.images import save_volume
         from difftract_bids.preprocessing.confounds import write_affines
         from difftract_bids.preprocessing.motion import estimate_head_motion
 
@@ -75,6 +77,7 @@ class EstimateHeadMotion(SimpleInterface):
             rigid=str(write_affines(folder / "rigid.txt", found.rigid)),
             bval=str(bval),
             bvec=str(bvec),
+            mask=str(save_volume(mask, image.affine, folder / "mask.nii.gz")),
             notes=[
                 *_eddy_notes(self.inputs.pe_direction, found.pe_axis),
                 *_motion_notes(found.rigid, mask, image.affine),
