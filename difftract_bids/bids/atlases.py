@@ -16,6 +16,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any, Literal
@@ -112,7 +113,7 @@ def builtin_atlases() -> tuple[str, ...]:
     )
 
 
-def resolve_atlas(spec: str) -> Atlas:
+def resolve_atlas(spec: str, *, offline: bool = False) -> Atlas:
     """Find an atlas and check that its table and image fit each other.
 
     Takes a second or two and never downloads more than TemplateFlow's files for that atlas.
@@ -121,6 +122,8 @@ def resolve_atlas(spec: str) -> Atlas:
     ----------
     spec
         ``ICBM100``, ``Schaefer2018[:DESC][@TEMPLATE]`` or ``NAME=PATH`` (see the module).
+    offline
+        Never use the network.
 
     Raises
     ------
@@ -130,10 +133,10 @@ def resolve_atlas(spec: str) -> Atlas:
     """
     name, equals, path = spec.partition("=")
     if equals:
-        return _from_dataset(name, Path(path))
+        return _from_dataset(name, Path(path), offline=offline)
     if spec in builtin_atlases():
-        return _from_dataset(spec, _builtin_dataset())
-    return _from_templateflow(spec)
+        return _from_dataset(spec, _builtin_dataset(), offline=offline)
+    return _from_templateflow(spec, offline=offline)
 
 
 def subject_parcellation(
@@ -250,7 +253,7 @@ def _builtin_dataset() -> Path:
         return folder
 
 
-def _from_dataset(name: str, dataset: Path) -> Atlas:
+def _from_dataset(name: str, dataset: Path, *, offline: bool) -> Atlas:
     if not re.fullmatch(r"[a-zA-Z0-9+]+", name):
         raise AtlasError(
             f"{name!r} cannot be the name of an atlas.",
@@ -287,27 +290,28 @@ def _from_dataset(name: str, dataset: Path) -> Atlas:
         table = _table_of(image, dataset)
         return Atlas(name, "subject", image, table, read_nodes(table), dataset)
     image = finest(_of_one_template(images, dataset))
-    return _template_atlas(name, image, _table_of(image, dataset), dataset)
+    return _template_atlas(name, image, _table_of(image, dataset), dataset, offline=offline)
 
 
-def _template_atlas(name: str, image: Path, table: Path, dataset: Path) -> Atlas:
+def _template_atlas(name: str, image: Path, table: Path, dataset: Path, *, offline: bool) -> Atlas:
     nodes = read_nodes(table)
     check_image(image, nodes)
     template = entities_of(image)["tpl"]
-    t1w = template_t1w(template, dataset)
+    t1w = template_t1w(template, dataset, offline=offline)
     return Atlas(name, "template", image, table, nodes, dataset, template, t1w)
 
 
-def _from_templateflow(spec: str) -> Atlas:
+def _from_templateflow(spec: str, *, offline: bool) -> Atlas:
     match = re.fullmatch(
         r"(?P<atlas>[a-zA-Z0-9+]+)(:(?P<desc>[a-zA-Z0-9+]+))?(@(?P<tpl>\w+))?", spec
     )
     if match is None:
         raise _unknown(spec, [])
     template = match["tpl"] or DEFAULT_TEMPLATE
+    find = partial(from_templateflow, template=template, offline=offline)
     images = [
         image
-        for image in from_templateflow("ls", template, suffix="dseg", extension=".nii.gz")
+        for image in find("ls", suffix="dseg", extension=".nii.gz")
         if "atlas" in entities_of(image)
     ]
     named = [image for image in images if entities_of(image)["atlas"] == match["atlas"]]
@@ -323,20 +327,19 @@ def _from_templateflow(spec: str) -> Atlas:
             + ", ".join(f"{match['atlas']}:{known}" for known in descs if known)
             + ".",
         )
-    query = {"atlas": match["atlas"], "suffix": "dseg", "desc": desc or None}
+    query: dict[str, Any] = {"atlas": match["atlas"], "suffix": "dseg", "desc": desc or None}
     best = min(
         (image for image in named if entities_of(image).get("desc", "") == desc),
         key=lambda image: entities_of(image).get("res", "99"),
     )
     resolution = entities_of(best).get("res")
-    found = from_templateflow(
+    found = find(
         "get",
-        template,
         **query,
         extension=".nii.gz",
         resolution=int(resolution) if resolution else None,
     )
-    tables = from_templateflow("get", template, **query, extension=".tsv")
+    tables = find("get", **query, extension=".tsv")
     if not found or not tables:
         raise AtlasError(
             f"TemplateFlow has no {'image' if tables else 'node table'} of {spec}.",
@@ -344,7 +347,8 @@ def _from_templateflow(spec: str) -> Atlas:
             remedy="Give the atlas as NAME=PATH of a BIDS dataset that has both.",
         )
     label = f"{match['atlas']}x{desc}" if desc else match["atlas"]
-    return _template_atlas(label, found[0], tables[0], found[0].parent.parent)
+    dataset = found[0].parent.parent
+    return _template_atlas(label, found[0], tables[0], dataset, offline=offline)
 
 
 def _unknown(spec: str, in_templateflow: Sequence[str]) -> AtlasError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from difftract_bids.bids.filters import Filters
 from difftract_bids.bids.fsl import has_topup, require_eddy
 from difftract_bids.bids.phase_encoding import (
     Decision,
@@ -18,7 +19,9 @@ from difftract_bids.config import Config
 from difftract_bids.errors import UsageError
 
 
-def with_decisions(run: DWIRun, config: Config, root: Path) -> DWIRun:
+def with_decisions(
+    run: DWIRun, config: Config, root: Path, filters: Filters | None = None
+) -> DWIRun:
     """Decide what the settings leave to the data, and say why in the run's remarks.
 
     Parameters
@@ -29,6 +32,8 @@ def with_decisions(run: DWIRun, config: Config, root: Path) -> DWIRun:
         Settings.
     root
         Folder of the raw dataset, as the run's own paths have it.
+    filters
+        Which images count as inputs; all when ``None``.
 
     Raises
     ------
@@ -44,10 +49,10 @@ def with_decisions(run: DWIRun, config: Config, root: Path) -> DWIRun:
             where=f"--edge-standard-errors, {run.dwi}",
             remedy="Leave --edge-standard-errors out, or preprocess the raw images here.",
         )
-    return _with_constraints(_with_distortion(run, config, root), config)
+    return _with_constraints(_with_distortion(run, config, root, filters), config)
 
 
-def _with_distortion(run: DWIRun, config: Config, root: Path) -> DWIRun:
+def _with_distortion(run: DWIRun, config: Config, root: Path, filters: Filters | None) -> DWIRun:
     if run.preprocessed is not None:
         # What was corrected there is its authors' to say.
         return replace(run, distortion=Decision("none", f"See {run.preprocessed.origin}."))
@@ -55,7 +60,9 @@ def _with_distortion(run: DWIRun, config: Config, root: Path) -> DWIRun:
     require_eddy(config.preprocessing, encoding, run.dwi)
     threshold = config.preprocessing.b0_threshold_s_mm2
     parts = [part.dwi for part in run.parts]
-    fieldmaps = find_fieldmaps(root, run.dwi, run.metadata, threshold, parts=parts)
+    fieldmaps = find_fieldmaps(
+        root, run.dwi, run.metadata, threshold, parts=parts, filters=filters
+    )
     decision = decide_correction(
         config.preprocessing,
         fieldmaps,

@@ -6,10 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from bids.layout.writing import build_path
-
 from difftract_bids.bids import stages
-from difftract_bids.bids.layout import path_patterns
+from difftract_bids.bids.layout import derivative_path
 from difftract_bids.bids.outputs import Condition
 from difftract_bids.bids.runs import DWIRun
 from difftract_bids.config import Config
@@ -96,4 +94,4 @@ def promised_figures(
             ],
         }
         for entities in of_each[figure.each]:
-            yield str(build_path({**run.entities, **entities}, path_patterns(), strict=True))
+            yield derivative_path({**run.entities, **entities})

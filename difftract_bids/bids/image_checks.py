@@ -12,7 +12,6 @@ from nibabel.spatialimages import SpatialImage
 from difftract_bids.bids.anatomy import Anatomy
 from difftract_bids.bids.runs import PreprocessedDWI
 from difftract_bids.errors import InputError
-from difftract_bids.io.composite_transforms import check_transform
 from difftract_bids.io.images import readable_image
 from difftract_bids.io.lengths import check_length
 
@@ -100,6 +99,8 @@ def check_anatomy(anatomy: Anatomy) -> None:
     for path in anatomy.images:
         check_image_file(path, ndim=3)
     for path in anatomy.from_template.values():
+        from difftract_bids.io.composite_transforms import check_transform  # with SimpleITK
+
         check_file(path)
         check_transform(path)
 

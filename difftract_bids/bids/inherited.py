@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from difftract_bids.bids.listing import names_in
 from difftract_bids.bids.templates import entities_of
 from difftract_bids.errors import InputError
 
@@ -45,14 +46,12 @@ def companions(root: Path, image: Path, extension: str, suffix: str = "dwi") -> 
     image's does not (https://bids-specification.readthedocs.io, common principles).
     """
     own = entities_of(image).items()
+    last = f"{suffix}.{extension}"
     found = []
     for folder in itertools.takewhile(lambda f: f.is_relative_to(root), image.parents):
-        here = [
-            path
-            for name in (f"*_{suffix}.{extension}", f"{suffix}.{extension}")
-            for path in folder.glob(name)
-            if entities_of(path).items() <= own
-        ]
+        names = names_in(folder)
+        named = [folder / name for name in names if name == last or name.endswith(f"_{last}")]
+        here = [path for path in named if entities_of(path).items() <= own]
         found += sorted(here, key=lambda path: -len(entities_of(path)))
     return found
 

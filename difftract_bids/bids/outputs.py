@@ -6,11 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from bids.layout.writing import build_path
-
 from difftract_bids.bids import stages
 from difftract_bids.bids.edge_targets import EdgeTarget
-from difftract_bids.bids.layout import path_patterns
+from difftract_bids.bids.layout import derivative_path
 from difftract_bids.bids.runs import DWIRun
 from difftract_bids.config import MEASURES, Config
 
@@ -217,7 +215,7 @@ def output_path(
     entities: dict[str, Any] = {**run.entities, **output_entities(key, run, config, template)}
     if atlas is not None:
         entities["atlas"] = atlas
-    return str(build_path(entities, path_patterns(), strict=True))
+    return derivative_path(entities)
 
 
 def sensitivity_maps(run: DWIRun) -> list[str]:

@@ -12,7 +12,9 @@ from typing import Any, Literal
 import nibabel as nib
 from nibabel.filebasedimages import ImageFileError
 
+from difftract_bids.bids.filters import Filters
 from difftract_bids.bids.inherited import companions, read_sidecars
+from difftract_bids.bids.listing import names_in
 from difftract_bids.bids.templates import entities_of
 from difftract_bids.config import PreprocessingConfig
 from difftract_bids.errors import InputError, UsageError
@@ -186,6 +188,7 @@ def find_fieldmaps(
     b0_threshold_s_mm2: float = 50.0,
     *,
     parts: Sequence[Path] = (),
+    filters: Filters | None = None,
 ) -> Fieldmaps:
     """Find images that tell of a diffusion run's distortion.
 
@@ -205,27 +208,30 @@ def find_fieldmaps(
         Volumes up to this b-value count as b=0.
     parts
         Files of the run where it is made of several; a fieldmap may be meant for any.
+    filters
+        Which images count as inputs; all when ``None``.
 
     Raises
     ------
     InputError
         If a sidecar or a table of b-values cannot be read.
     """
+    filters = filters or Filters()
     own = read_phase_encoding(metadata, dwi)
     opposed: list[OpposedImage] = []
     unused: list[str] = []
     tied = _tied_fieldmaps(root, parts or (dwi,), metadata)
     for path, content in tied:
         encoding = read_phase_encoding(content, path) if path.name.count("_epi.") else None
-        reason = _why_unused(path, encoding, own) or _misfit(path, dwi)
+        left_out = "" if filters.keep("fmap", path) else "the filter file leaves it out"
+        reason = left_out or _why_unused(path, encoding, own) or _misfit(path, dwi)
         if encoding is None or reason:
             unused.append(f"{path.name} was not used: {reason}.")
         else:
             opposed.append(OpposedImage(path, encoding))
     own_files = {dwi, *parts}
-    series = {*dwi.parent.glob("*_dwi.nii.gz"), *dwi.parent.glob("*_dwi.nii")} - own_files
-    for path in sorted(series):
-        if entities_of(path).get("part", "mag") != "mag":
+    for path in _images(dwi.parent, "dwi"):
+        if path in own_files or not filters.keep("dwi", path):
             continue
         encoding = read_phase_encoding(read_sidecars(root, path), path)
         if not (own and encoding and own.opposes(encoding)):
@@ -279,15 +285,17 @@ def _tied_fieldmaps(
     folder = parts[0].parent.parent / "fmap"
     found = []
     for suffix in ("epi", *_OTHER_KINDS):
-        paths = {*folder.glob(f"*_{suffix}.nii.gz"), *folder.glob(f"*_{suffix}.nii")}
-        found += [
-            (path, read_sidecars(root, path, suffix))
-            for path in sorted(paths)
-            if entities_of(path).get("part", "mag") == "mag"
-        ]
+        found += [(path, read_sidecars(root, path, suffix)) for path in _images(folder, suffix)]
     sources = set(_listed(metadata.get("B0FieldSource")))
     by_key = [(p, m) for p, m in found if sources & set(_listed(m.get("B0FieldIdentifier")))]
     return by_key or [(p, m) for p, m in found if any(_is_intended(m, root, dwi) for dwi in parts)]
+
+
+def _images(folder: Path, suffix: str) -> list[Path]:
+    """List the images in a folder with a suffix, without phase images."""
+    endings = f"_{suffix}.nii.gz", f"_{suffix}.nii"
+    paths = [folder / name for name in names_in(folder) if name.endswith(endings)]
+    return [path for path in paths if entities_of(path).get("part", "mag") == "mag"]
 
 
 def _is_intended(metadata: Mapping[str, Any], root: Path, dwi: Path) -> bool:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 from difftract_bids.bids.atlases import Atlas, check_atlas, nodes_of, resolve_atlas
 from difftract_bids.bids.decisions import with_decisions
 from difftract_bids.bids.derivative_inputs import Derivative, resolve_derivatives
 from difftract_bids.bids.edge_targets import EdgeTarget, check_targets, targets_of
+from difftract_bids.bids.filters import Filters, read_filters
 from difftract_bids.bids.fodf_model import choose_model
 from difftract_bids.bids.fodf_model_file import read_trained_model
 from difftract_bids.bids.given_files import check_given_files, own_path
 from difftract_bids.bids.given_fodf import check_given_fodf, fodf_of
-from difftract_bids.bids.layout import choose_participants, open_raw
+from difftract_bids.bids.layout import choose_participants, mislabelled, open_raw
 from difftract_bids.bids.preflight import (
     check_device,
     check_folders,
@@ -38,25 +39,6 @@ NetworkCheck = Callable[[DWIRun, GradientTable], DWIRun]
 
 
 @dataclass(frozen=True)
-class Resources:
-    """What the machine may give.
-
-    Attributes
-    ----------
-    n_procs
-        CPUs in all.
-    omp_nthreads
-        CPUs that one step may use.
-    mem_gb
-        Memory of all steps together, GB; ``None`` leaves it to Nipype (90% of the machine's).
-    """
-
-    n_procs: int
-    omp_nthreads: int
-    mem_gb: float | None = None
-
-
-@dataclass(frozen=True)
 class Plan:
     """What will be done, on which files.
 
@@ -74,6 +56,8 @@ class Plan:
         Participants left out of a whole dataset, and why.
     derivatives
         Others' results that are used.
+    report_level
+        What there is a report for each of.
     """
 
     bids_dir: Path
@@ -84,6 +68,7 @@ class Plan:
     config: Config
     unusable: dict[str, DifftractError] = field(default_factory=dict)
     derivatives: tuple[Derivative, ...] = ()
+    report_level: Literal["subject", "session"] = "subject"
 
     @property
     def datasets(self) -> dict[str, Path]:
@@ -109,13 +94,17 @@ class Plan:
         return templates(run, self.config, self.atlases)
 
     def promised(self, run: DWIRun) -> Iterator[str]:
-        """List every file that a run must leave behind, relative to the output folder."""
+        """List every file that a run must leave behind but the report, relative to OUTPUT_DIR."""
         names = [atlas.name for atlas in self.atlases]
         return promised_outputs(run, names, self.config, list(self.templates_of(run)))
 
     def of(self, participant: str) -> list[DWIRun]:
         """Diffusion runs of one participant."""
         return [run for run in self.runs if run.participant == participant]
+
+    def restricted(self, runs: Iterable[DWIRun]) -> Plan:
+        """Give the plan of some of its runs."""
+        return replace(self, runs=tuple(runs))
 
 
 def make_plan(
@@ -127,6 +116,9 @@ def make_plan(
     participants: list[str] | None = None,
     sessions: list[str] | None = None,
     check_network: NetworkCheck | None = None,
+    bids_filters: Path | None = None,
+    database_dir: Path | None = None,
+    offline: bool = False,
 ) -> Plan:
     """Find the inputs and check everything that can be checked in seconds.
 
@@ -142,6 +134,12 @@ def make_plan(
         Labels, with or without prefix; all when ``None``.
     check_network
         What tells whether a trained network can be used for a run; this layer knows none.
+    bids_filters
+        File that says which images count as inputs.
+    database_dir
+        Folder of an index of the dataset, used if it is there and made if not.
+    offline
+        Never use the network.
 
     Raises
     ------
@@ -151,13 +149,15 @@ def make_plan(
     check_device(config.tracking)
     check_sensitivity(config)
     check_refinement(config)
+    filters = read_filters(bids_filters) if bids_filters else Filters()
     labels = choose_participants(bids_dir, participants)
     derivatives = resolve_derivatives(config.derivatives, bids_dir)
     check_folders(bids_dir, output_dir, work_dir, [one.path for one in derivatives])
-    atlases = tuple(resolve_atlas(spec) for spec in config.atlases)
+    atlases = tuple(resolve_atlas(spec, offline=offline) for spec in config.atlases)
     _refuse_twins(atlases)
     is_raw = all(one.path.resolve() != bids_dir.resolve() for one in derivatives)
-    sources = Sources(open_raw(bids_dir, labels) if is_raw else None, derivatives)
+    raw = open_raw(bids_dir, labels, filters, database_dir=database_dir) if is_raw else None
+    sources = Sources(raw, derivatives, filters)
     runs: list[DWIRun] = []
     unusable: dict[str, DifftractError] = {}
     for label in labels:
@@ -166,12 +166,14 @@ def make_plan(
                 sources, label, sessions, atlases, config, check_network or _unchecked
             )
         except DifftractError as error:
-            # Who names participants wants to know at once; a whole dataset goes on without them.
-            if participants:
+            # Who names one participant wants to know at once; others go on without it.
+            if participants and len(labels) == 1:
                 raise
             unusable[label] = error
     if not runs:
         raise next(iter(unusable.values()))
+    if not participants:
+        unusable |= mislabelled(bids_dir)
     folders = (bids_dir.resolve(), output_dir.resolve(), work_dir.resolve())
     return Plan(*folders, tuple(runs), atlases, config, unusable, derivatives)
 
@@ -188,7 +190,7 @@ def _checked_runs(
     for found in sources.runs_of(participant, sessions, config.preprocessing):
         threshold = config.preprocessing.b0_threshold_s_mm2
         gradients = check_run(found, b0_threshold_s_mm2=threshold)
-        run = with_decisions(found, config, sources.root)
+        run = with_decisions(found, config, sources.root, sources.filters)
         run = replace(run, fodf_model=choose_model(gradients, config.fodf))
         check_given_files(config, run)
         check_given_fodf(config.fodf, run, gradients)
@@ -239,19 +241,6 @@ def _edge_targets(
     return tuple(
         (name, target) for name, table in nodes.items() for target in targets_of(wanted, table)
     )
-
-
-def share_cpus(n_runs: int, n_procs: int | None, omp_nthreads: int | None) -> tuple[int, int]:
-    """Choose CPUs in all and CPUs a step: several runs at once before several CPUs a step.
-
-    Returns
-    -------
-    tuple of int
-        ``n_procs`` and ``omp_nthreads``.
-    """
-    total = n_procs or len(os.sched_getaffinity(0))
-    per_step = omp_nthreads or max(1, min(8, total // max(1, n_runs)))
-    return total, min(per_step, total)
 
 
 def _refuse_twins(atlases: tuple[Atlas, ...]) -> None:

@@ -1,14 +1,12 @@
-"""What a run must leave behind, file by file, and what of it is missing."""
+"""What a run must leave behind, file by file (but the report), and what of it is missing."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from bids.layout.writing import build_path
-
 from difftract_bids.bids.figures import promised_figures
-from difftract_bids.bids.layout import path_patterns
+from difftract_bids.bids.layout import derivative_path
 from difftract_bids.bids.outputs import (
     OUTPUTS,
     Output,
@@ -48,11 +46,10 @@ def promised_outputs(
     for atlas, target in run.edge_targets:
         for key in sensitivity_maps(run):
             entities = {**run.entities, **sensitivity_entities(key, atlas, target)}
-            path = str(build_path(entities, path_patterns(), strict=True))
+            path = derivative_path(entities)
             yield path
             yield _sidecar_of(path)
     yield from promised_figures(run, atlases, config, templates)
-    yield f"sub-{run.participant}.html"
 
 
 def missing_outputs(output_dir: Path, promised: Iterable[str]) -> list[str]:

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from bids import BIDSLayout
 from nibabel.filebasedimages import ImageFileError
 
 from difftract_bids.bids.anatomy import Anatomy, choose_t1w
 from difftract_bids.bids.combine import agreed_metadata, common_entities, group_parts
 from difftract_bids.bids.inherited import companion, read_sidecars
+from difftract_bids.bids.labels import labelled_folders, no_label
+from difftract_bids.bids.raw_dataset import RawDataset
 from difftract_bids.bids.runs import DWIRun, RunPart, named_entities, refuse_twins
 from difftract_bids.bids.templates import entities_of
 from difftract_bids.config import PreprocessingConfig
@@ -29,7 +30,7 @@ _NO_PHASE_ENCODING = (
 
 
 def find_runs(
-    layout: BIDSLayout,
+    raw: RawDataset,
     participant: str,
     sessions: list[str] | None = None,
     config: PreprocessingConfig | None = None,
@@ -41,8 +42,8 @@ def find_runs(
 
     Parameters
     ----------
-    layout
-        The raw dataset.
+    raw
+        The dataset.
     participant
         Label, without the ``sub-``.
     sessions
@@ -58,29 +59,24 @@ def find_runs(
         If runs that are to be combined cannot be.
     """
     config = config or PreprocessingConfig()
-    root = Path(layout.root)
-    images = _images(layout, participant, "dwi", "dwi", sessions)
+    images = _of_sessions(raw.images_of(participant, "dwi"), sessions)
     if not images:
-        within = f" in session {', '.join(sessions)}" if sessions else ""
-        raise InputError(
-            f"Participant {participant} has no diffusion image{within}.",
-            where=root / f"sub-{participant}",
-            remedy="Expected sub-*/[ses-*/]dwi/*_dwi.nii.gz; name another participant or session.",
-        )
-    runs = [_with_notes(run) for run in _series(root, images, config)]
+        raise _no_images(raw, participant, sessions)
+    notes = () if sessions else _other_folders(raw.root / f"sub-{participant}")
+    runs = [_with_notes(run, notes) for run in _series(raw.root, images, config)]
     refuse_twins(runs)
     return runs
 
 
 def find_raw_anatomy(
-    layout: BIDSLayout, participant: str, session: str | None
+    raw: RawDataset, participant: str, session: str | None
 ) -> tuple[Anatomy, list[str]]:
     """Find the T1w of a session, by the rules of `choose_t1w`.
 
     Parameters
     ----------
-    layout
-        The raw dataset.
+    raw
+        The dataset.
     participant, session
         Labels, without ``sub-`` and ``ses-``.
 
@@ -89,30 +85,44 @@ def find_raw_anatomy(
     tuple
         The anatomy, without a T1w if there is none, and what the user should know of it.
     """
-    t1w, notes = choose_t1w(session, _images(layout, participant, "anat", "T1w"))
+    images = raw.images_of(participant, "t1w")
+    t1w, notes = choose_t1w(session, images)
+    if not images and (left_out := raw.all_of(participant, "t1w")):
+        notes.append(f"The filter file leaves out all {len(left_out)} T1w image(s).")
     return Anatomy(t1w=t1w), notes
 
 
-def _images(
-    layout: BIDSLayout,
-    participant: str,
-    datatype: str,
-    suffix: str,
-    sessions: list[str] | None = None,
-) -> list[Path]:
-    """Find images by their own names: pybids reads entities from all of the path above as well."""
-    found = layout.get(
-        suffix=suffix, datatype=datatype, extension=[".nii.gz", ".nii"], return_type="filename"
-    )
+def _of_sessions(images: list[Path], sessions: list[str] | None) -> list[Path]:
     wanted = {label.removeprefix("ses-") for label in sessions or []}
-    return [
-        path
-        for path, names in ((Path(name), entities_of(Path(name))) for name in sorted(found))
-        if names.get("sub") == participant
-        and names.get("part", "mag") == "mag"
-        and not names.keys() & {"desc", "space"}  # derivatives among the raw data
-        and (not wanted or names.get("ses") in wanted)
-    ]
+    return [image for image in images if not wanted or entities_of(image).get("ses") in wanted]
+
+
+def _no_images(raw: RawDataset, participant: str, sessions: list[str] | None) -> InputError:
+    """Say that there is nothing to do for a participant, and whether a filter file did that."""
+    within = f" in session {', '.join(sessions)}" if sessions else ""
+    folder = raw.root / f"sub-{participant}"
+    what = f"Participant {participant} has no diffusion image{within}"
+    left_out = _of_sessions(raw.all_of(participant, "dwi"), sessions)
+    if left_out:
+        return InputError(
+            f"{what} that the filter file lets through: it leaves out {len(left_out)}, first "
+            f"{left_out[0].name}, by {raw.filters.said_of('dwi')}.",
+            where=folder,
+            remedy="Change what is asked of dwi there, or name other participants.",
+        )
+    others = _other_folders(folder)
+    return InputError(
+        f"{what}." + (f" {others[0]}" if others else ""),
+        where=folder,
+        remedy=f"Expected [ses-*/]dwi/sub-{participant}_*_dwi.nii.gz; name another participant "
+        "or session.",
+    )
+
+
+def _other_folders(folder: Path) -> tuple[str, ...]:
+    """Tell of folders that may be meant as sessions and are none."""
+    others = labelled_folders(folder, "ses")[1]
+    return tuple(f"{no_label(folder, 'ses', text).what} It was left out." for text in others)
 
 
 def _series(root: Path, images: list[Path], config: PreprocessingConfig) -> list[DWIRun]:
@@ -196,10 +206,10 @@ def _told_of(run: DWIRun, left_out: dict[Path, int]) -> DWIRun:
     return replace(run, notes=(*run.notes, *notes))
 
 
-def _with_notes(run: DWIRun) -> DWIRun:
-    """Note what is missing in the sidecars."""
+def _with_notes(run: DWIRun, notes: tuple[str, ...]) -> DWIRun:
+    """Note what is missing in the sidecars, and what else there is to say of all runs."""
     known = [part for part in run.parts if part.metadata.get("PhaseEncodingDirection")]
-    if known:
-        return run
-    note = _NO_PHASE_ENCODING if any(part.metadata for part in run.parts) else _NO_SIDECAR
-    return replace(run, notes=(*run.notes, note))
+    if not known:
+        missing = _NO_PHASE_ENCODING if any(p.metadata for p in run.parts) else _NO_SIDECAR
+        notes = (missing, *notes)
+    return replace(run, notes=(*run.notes, *notes))

@@ -18,6 +18,7 @@ import nibabel as nib
 from difftract_bids.bids.anatomy import Anatomy
 from difftract_bids.bids.edge_targets import EdgeTarget
 from difftract_bids.bids.fodf_model import ONE_TISSUE, ModelChoice
+from difftract_bids.bids.labels import node_label
 from difftract_bids.bids.phase_encoding import (
     NO_CORRECTION,
     Decision,
@@ -206,9 +207,8 @@ class DWIRun:
     @property
     def node_name(self) -> str:
         """Name as Nipype allows it: letters, digits and underscores."""
-        return (
-            self.stem.removeprefix(f"sub-{self.participant}").replace("-", "").strip("_") or "dwi"
-        )
+        own = self.stem.removeprefix(f"sub-{self.participant}").replace("-", "").strip("_")
+        return node_label(own) or "dwi"
 
     @property
     def size_gb(self) -> float:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-
-from bids import BIDSLayout
 
 from difftract_bids.bids import fmriprep, freesurfer, qsiprep
 from difftract_bids.bids.anatomy import Anatomy
 from difftract_bids.bids.derivative_inputs import Derivative
+from difftract_bids.bids.filters import Filters
+from difftract_bids.bids.raw_dataset import RawDataset
 from difftract_bids.bids.raw_runs import find_raw_anatomy, find_runs
 from difftract_bids.bids.runs import DWIRun
 from difftract_bids.config import PreprocessingConfig
-from difftract_bids.errors import UsageError
+from difftract_bids.errors import InputError, UsageError
 
 #: An anatomy, and what the user should know of it.
 _Found = tuple[Anatomy, list[str]]
@@ -29,15 +29,18 @@ class Sources:
         The raw dataset; ``None`` where BIDS_DIR is a folder of QSIPrep's.
     derivatives
         Others' results.
+    filters
+        Which images count as inputs: raw ones, and diffusion images that QSIPrep preprocessed.
     """
 
-    raw: BIDSLayout | None
+    raw: RawDataset | None
     derivatives: tuple[Derivative, ...] = ()
+    filters: Filters = field(default_factory=Filters)
 
     @property
     def root(self) -> Path:
         """Folder of the raw dataset; the current one where there is none."""
-        return Path() if self.raw is None else Path(self.raw.root)
+        return Path() if self.raw is None else self.raw.root
 
     def runs_of(
         self, participant: str, sessions: list[str] | None, config: PreprocessingConfig
@@ -66,7 +69,22 @@ class Sources:
             )
         else:
             found = qsiprep.find_preprocessed_runs(given, participant, sessions)
-        return [self._with_anatomy(run) for run in found]
+            found = self._let_through(found)
+        noted = [replace(run, notes=(*run.notes, *self.filters.notes)) for run in found]
+        return [self._with_anatomy(run) for run in noted]
+
+    def _let_through(self, runs: list[DWIRun]) -> list[DWIRun]:
+        """Keep the preprocessed runs that count as inputs."""
+        kept = [run for run in runs if self.filters.keep("dwi", run.dwi)]
+        if not kept:
+            raise InputError(
+                f"The filter file lets no diffusion image of participant {runs[0].participant} "
+                f"through that QSIPrep has preprocessed: it leaves out {len(runs)}, first "
+                f"{runs[0].dwi.name}, by {self.filters.said_of('dwi')}.",
+                where=runs[0].dwi.parent,
+                remedy="Change what is asked of dwi there, or name other participants.",
+            )
+        return kept
 
     def _with_anatomy(self, run: DWIRun) -> DWIRun:
         """Give a run the best anatomy there is, and say whose it is."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -25,9 +26,24 @@ _OFFLINE = (
 
 
 def from_templateflow(
-    call: Literal["ls", "get"], template: str, **query: str | int | None
+    call: Literal["ls", "get"],
+    template: str,
+    *,
+    offline: bool = False,
+    **query: str | int | None,
 ) -> list[Path]:
     """List TemplateFlow's files, or get (download, if need be) those that fit a query.
+
+    Parameters
+    ----------
+    call
+        List, or get.
+    template
+        Name of the template.
+    offline
+        Never use the network: get what was downloaded before.
+    query
+        Entities of the files.
 
     Raises
     ------
@@ -35,9 +51,12 @@ def from_templateflow(
         If neither the local copy nor the network has them; the remedy says how to go on.
     """
     try:
+        if offline:
+            os.environ["TEMPLATEFLOW_AUTOUPDATE"] = "off"
         from templateflow import api  # reads TEMPLATEFLOW_HOME when imported
 
-        found = getattr(api, call)(template, **query)
+        # What was not downloaded lies there with no byte in it, or is a link to nothing.
+        found = (api.ls if offline or call == "ls" else api.get)(template, **query)
     except (OSError, RuntimeError, ValueError) as error:
         raise AtlasError(
             f"TemplateFlow cannot be reached: {(str(error) or repr(error)).splitlines()[0]}",
@@ -47,15 +66,26 @@ def from_templateflow(
     paths = [Path(path) for path in (found if isinstance(found, list) else [found])]
     if call == "get" and any(not path.is_file() or not path.stat().st_size for path in paths):
         raise AtlasError(
-            f"TemplateFlow could not download {paths[0].name}.",
+            f"TemplateFlow's {paths[0].name} is not here, and the network may not be used."
+            if offline
+            else f"TemplateFlow could not download {paths[0].name}.",
             where=f"template {template}",
             remedy=_OFFLINE,
         )
     return paths
 
 
-def template_t1w(template: str, dataset: Path) -> Path:
+def template_t1w(template: str, dataset: Path, *, offline: bool = False) -> Path:
     """Find a template's T1w without skull: in the dataset, in nilearn, or in TemplateFlow.
+
+    Parameters
+    ----------
+    template
+        Name of the template.
+    dataset
+        Folder that the atlas was found in.
+    offline
+        Never use the network.
 
     Raises
     ------
@@ -79,7 +109,8 @@ def template_t1w(template: str, dataset: Path) -> Path:
         )
     for resolution in (1, 2, None):
         query = {"desc": "brain", "suffix": "T1w", "resolution": resolution}
-        if found := from_templateflow("get", template, **query, extension=".nii.gz"):
+        query |= {"extension": ".nii.gz"}
+        if found := from_templateflow("get", template, offline=offline, **query):
             return found[0]
     raise AtlasError(
         f"There is no T1w without skull of the template {template}.",

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
-from scipy.spatial.transform import Rotation
 
 from difftract_bids.errors import InputError
 from difftract_bids.io.images import Volume
@@ -114,6 +113,8 @@ def eddy_affines(
     shape, vox2ras
         Grid of the image that eddy wrote.
     """
+    from scipy.spatial.transform import Rotation  # only now: plans need no SciPy
+
     axes = vox2ras[:3, :3] / np.linalg.norm(vox2ras[:3, :3], axis=0)
     centre = vox2ras[:3, :3] @ ((np.array(shape[:3]) - 1) / 2) + vox2ras[:3, 3]
     turns = Rotation.from_euler("xyz", movement[:, 3:]).as_matrix()

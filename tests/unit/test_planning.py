@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from datasets import N_DIRECTIONS, image, write_dataset
 
-from difftract_bids.bids.plan import make_plan, share_cpus
+from difftract_bids.bids.plan import make_plan
 from difftract_bids.bids.uris import raw_uri
+from difftract_bids.cli.resources import share
 from difftract_bids.config import Config
 from difftract_bids.errors import DifftractError
 
@@ -158,7 +159,8 @@ def test_the_same_atlas_twice_would_overwrite_itself_and_is_refused(dataset):
     [(1, 8, None, (8, 8)), (4, 8, None, (8, 2)), (100, 8, None, (8, 1)), (1, 2, 6, (2, 2))],
 )
 def test_many_runs_share_the_cpus_before_one_run_takes_several(n_runs, n_procs, omp, expected):
-    assert share_cpus(n_runs, n_procs, omp) == expected
+    resources = share(n_runs, n_procs, omp)
+    assert (resources.n_procs, resources.omp_nthreads) == expected
 
 
 def test_a_table_of_another_acquisition_is_not_taken_for_this_ones(dataset):
@@ -198,14 +200,15 @@ def test_a_dataset_below_a_folder_called_sub_something_is_read_as_well(tmp_path)
     assert [run.stem for run in plan(dataset).runs] == ["sub-01"]
 
 
-def test_one_bad_participant_is_left_out_of_a_whole_dataset_but_not_when_named(tmp_path):
+def test_one_bad_participant_is_left_out_unless_it_is_the_only_one_named(tmp_path):
     dataset = write_dataset(tmp_path / "bids", ["01", "02"])
     (dataset / "sub-02" / "dwi" / "sub-02_dwi.bvec").unlink()
     found = plan(dataset)
     assert found.participants == ["01"]
     assert "no .bvec file" in str(found.unusable["02"])
+    assert plan(dataset, participants=["01", "02"]).unusable.keys() == {"02"}
     with pytest.raises(DifftractError, match=r"no \.bvec file"):
-        plan(dataset, participants=["01", "02"])
+        plan(dataset, participants=["02"])
 
 
 def test_a_t1w_with_a_fourth_dimension_of_one_is_a_t1w(tmp_path):
