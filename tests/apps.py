@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -40,3 +41,18 @@ def _python(*arguments, environment=None) -> subprocess.CompletedProcess[str]:
         check=False,
         env=os.environ | (environment or {}),
     )
+
+
+def copy_participant(dataset: Path, source: str, target: str) -> None:
+    """Give a phantom dataset another participant, like one that it has: simulating takes longer."""
+    for folder in (dataset, dataset / "derivatives" / "truth"):
+        for path in sorted((folder / f"sub-{source}").rglob("*")):
+            relative = str(path.relative_to(folder)).replace(f"sub-{source}", f"sub-{target}")
+            if path.is_file():
+                (folder / relative).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(path, folder / relative)
+    table = dataset / "participants.tsv"
+    header, *rows = table.read_text().splitlines()
+    (own,) = [row for row in rows if row.split("\t")[0] == f"sub-{source}"]
+    rows.append(own.replace(f"sub-{source}", f"sub-{target}"))
+    table.write_text("\n".join([header, *rows]) + "\n")

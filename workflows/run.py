@@ -10,6 +10,7 @@ from niworkflows.engine.workflows import LiterateWorkflow
 
 from difftract_bids.bids.atlases import Atlas
 from difftract_bids.bids.figures import has_figure
+from difftract_bids.bids.footprint import series_gb
 from difftract_bids.bids.given_files import act_of, connectome_of, regions_of, seeding_of
 from difftract_bids.bids.given_fodf import fodf_of
 from difftract_bids.bids.outputs import OUTPUTS, is_wanted
@@ -50,9 +51,24 @@ def init_run_wf(plan: Plan, run: DWIRun, *, omp_nthreads: int = 1) -> LiterateWo
         What to do, on which files.
     omp_nthreads
         CPUs that one step may use.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from difftract_bids.bids.plan import make_plan
+    >>> from difftract_bids.config import Config
+    >>> from difftract_bids.workflows.run import init_run_wf
+    >>> plan = make_plan(Path("bids"), Path("out"), Path("work"), Config())
+    >>> workflow = init_run_wf(plan, plan.runs[0], omp_nthreads=4)
+    >>> workflow.name
+    'dwi_wf'
+    >>> {"preprocessing_wf", "fodf_wf", "tracking_wf"} <= {
+    ...     name.split(".")[0] for name in workflow.list_node_names()
+    ... }
+    True
     """
     config = plan.config
-    size: dict[str, Any] = {"omp_nthreads": omp_nthreads, "mem_gb": run.size_gb}
+    size: dict[str, Any] = {"omp_nthreads": omp_nthreads, "mem_gb": series_gb(run, config)}
     threshold = config.preprocessing.b0_threshold_s_mm2
     workflow = LiterateWorkflow(name=f"{run.node_name}_wf")
 

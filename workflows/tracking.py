@@ -7,6 +7,7 @@ from pathlib import PurePath
 
 from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
+from nipype.utils.gpu_count import gpu_count
 from niworkflows.engine.workflows import LiterateWorkflow
 
 from difftract_bids.config import (
@@ -85,6 +86,21 @@ def init_tracking_wf(
         Content of the tractogram's sidecar.
     notes
         What a user should know about the tractogram.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from difftract_bids.config import OutputConfig, SeedingConfig, TrackingConfig
+    >>> from difftract_bids.workflows.tracking import init_tracking_wf
+    >>> seeding = SeedingConfig(n_streamlines=100)
+    >>> workflow = init_tracking_wf(TrackingConfig(cutoff=0.15), seeding, OutputConfig())
+    >>> workflow.base_dir = "work"
+    >>> workflow.config["execution"]["remove_unnecessary_outputs"] = "false"
+    >>> workflow.inputs.inputnode.fodf = Path("fodf.nii.gz").absolute()
+    >>> workflow.inputs.inputnode.mask = Path("mask.nii.gz").absolute()
+    >>> graph = workflow.run()
+    >>> sorted(path.name for path in Path("work/tracking_wf/track").glob("*.trx"))
+    ['preview.trx', 'tractogram.trx']
     """
     regions = regions or RegionsConfig()
     workflow = LiterateWorkflow(name=name)
@@ -106,7 +122,11 @@ def init_tracking_wf(
         settings["crop_at_gmwmi"] = act.crop_at_gmwmi
     settings |= {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(regions).items()}
     track = pe.Node(
-        TrackStreamlines(**settings, b0_threshold_s_mm2=b0_threshold_s_mm2),
+        TrackStreamlines(
+            **settings,
+            b0_threshold_s_mm2=b0_threshold_s_mm2,
+            use_gpu=tracking.device != "cpu" and gpu_count() > 0,
+        ),
         name="track",
         n_procs=omp_nthreads,
         mem_gb=1.5 + 2 * mem_gb,

@@ -12,7 +12,8 @@ from typing import Any
 
 from difftract_bids import __version__
 from difftract_bids.bids.atlases import Atlas
-from difftract_bids.io.atomic import write_text_atomic
+from difftract_bids.io.atomic import write_json, write_text_atomic
+from difftract_bids.io.leftovers import sweep
 
 BIDS_VERSION = "1.10.0"
 
@@ -36,6 +37,9 @@ CITATION.md
 *_response.*
 group
 """
+
+#: Files at the top of the folder that all runs write, in turn.
+_DESCRIBING = ("dataset_description.json", ".bidsignore", "README", "CITATION.md", "atlas-")
 
 _README = """\
 Derivatives of difftract-bids: preprocessed diffusion images, fibre orientation distributions,
@@ -73,11 +77,13 @@ def describe_dataset(
     links = {"raw": raw_dir, **(derivatives or {})}
     output_dir.mkdir(parents=True, exist_ok=True)
     with _turn(output_dir):
+        for name in _DESCRIBING:
+            sweep(output_dir, beginning=name)
         description = {
             "Name": "difftract_bids: structural connectomes by differentiable tractography",
             "BIDSVersion": BIDS_VERSION,
             "DatasetType": "derivative",
-            "GeneratedBy": [{"Name": "difftract_bids", "Version": __version__}],
+            "GeneratedBy": [_maker()],
             "HowToAcknowledge": "Please cite what CITATION.md lists.",
             "DatasetLinks": {name: path.resolve().as_uri() for name, path in links.items()},
             "SourceDatasets": [{"URL": path.resolve().as_uri()} for path in links.values()],
@@ -92,9 +98,28 @@ def describe_dataset(
             write_json(output_dir / name, atlas.description())
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a JSON file whole, indented, non-ASCII kept."""
-    write_text_atomic(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+def container() -> dict[str, str] | None:
+    """Tell which container this runs in, as ``GeneratedBy`` has it; ``None`` if in none.
+
+    What image it is nobody can see from within: the image's build, or who starts it, says so in
+    the variable ``DIFFTRACT_CONTAINER`` (``name:tag``, better ``name@sha256:...``).
+    """
+    named = os.environ.get("DIFFTRACT_CONTAINER", "")
+    bundle = os.environ.get("APPTAINER_CONTAINER") or os.environ.get("SINGULARITY_CONTAINER")
+    if not (named or bundle or Path("/.dockerenv").exists()):
+        return None
+    described = {"Type": "apptainer" if bundle else "docker"}
+    if named:
+        described["Tag"] = named
+    if bundle:
+        described["URI"] = Path(bundle).absolute().as_uri()
+    return described
+
+
+def _maker() -> dict[str, Any]:
+    inside = container()
+    made = {"Name": "difftract_bids", "Version": __version__}
+    return made | ({"Container": inside} if inside else {})
 
 
 def _license_of(raw_dir: Path) -> str:

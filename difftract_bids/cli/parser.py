@@ -36,6 +36,7 @@ _GROUPS = {
     "sift2": settings.SIFT2Config,
     "sensitivity": settings.SensitivityConfig,
     "output": settings.OutputConfig,
+    "group": settings.GroupConfig,
 }
 _TITLES = {
     "preprocessing": "preprocessing",
@@ -49,6 +50,7 @@ _TITLES = {
     "sift2": "streamline weights, for the measure sift2",
     "sensitivity": "derivatives of the connectome",
     "output": "output",
+    "group": "group level",
 }
 #: Names that MRtrix or QSIPrep users know by another word than the field's.
 _FLAGS = {
@@ -84,8 +86,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "analysis_level",
         choices=["participant", "group"],
-        help="participant: everything up to the connectomes; group: the average response "
-        "functions of the participants in OUTPUT_DIR, for another participant run's --response",
+        help="participant: everything up to the connectomes; group: statistics of the connectomes "
+        "and quality measures of the participants in OUTPUT_DIR, and their average response "
+        "functions, for another participant run's --response",
     )
     parser.add_argument(
         "--version", action="version", version=f"difftract-bids {version('difftract-bids')}"
@@ -94,15 +97,16 @@ def build_parser() -> argparse.ArgumentParser:
     _add_atlases(parser)
     for name, config in _GROUPS.items():
         _add_settings(parser.add_argument_group(_TITLES[name]), name, config)
+    _add_performance(parser)
     _add_execution(parser)
     return parser
 
 
 def settings_from(arguments: argparse.Namespace) -> settings.Config:
     """Merge defaults, the configuration file and the command line, in this order."""
-    config = settings.Config()
+    config = settings.sloppy() if arguments.sloppy else settings.Config()
     if arguments.config_file:
-        config = settings.Config.from_toml(arguments.config_file)
+        config = config.with_toml(arguments.config_file)
     tables: dict[str, Any] = {}
     for key, value in vars(arguments).items():
         group, _, name = key.partition(".")
@@ -137,6 +141,21 @@ def _add_selection(parser: argparse.ArgumentParser) -> None:
         "freesurfer=PATH (SUBJECTS_DIR)",
     )
     group.add_argument(
+        "--bids-filter-file",
+        type=Path,
+        metavar="FILE",
+        help="JSON file of the entities that inputs must have, by kind of image, as fMRIPrep and "
+        'QSIPrep read it: {"dwi": {"acquisition": "hardi"}, "t1w": {"session": "01"}, '
+        '"fmap": {}}',
+    )
+    group.add_argument(
+        "--bids-database-dir",
+        type=Path,
+        metavar="DIR",
+        help="folder of an index of BIDS_DIR, used if it is there and made if not; remove it when "
+        "the dataset has changed",
+    )
+    group.add_argument(
         "--skip-bids-validation",
         action="store_true",
         help="accepted for other apps' sake: inputs are always checked, and only those needed",
@@ -154,16 +173,8 @@ def _add_atlases(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_execution(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("execution")
-    group.add_argument(
-        "-w", "--work-dir", type=Path, help="working folder (default: work, in the current folder)"
-    )
-    group.add_argument(
-        "--clean-workdir",
-        action="store_true",
-        help="remove its content that is ours after success",
-    )
+def _add_performance(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("performance")
     group.add_argument(
         "--nprocs",
         "--nthreads",
@@ -175,7 +186,64 @@ def _add_execution(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--omp-nthreads", type=positive, metavar="N", help="CPUs one step may use")
     group.add_argument(
-        "--mem-mb", type=positive, metavar="MB", help="memory limit of all steps together"
+        "--mem-mb",
+        "--mem",
+        type=positive,
+        dest="mem_mb",
+        metavar="MB",
+        help="memory of all steps together (default: nine tenths of what the machine or container "
+        "has, or what SLURM gave the job)",
+    )
+    group.add_argument(
+        "--low-mem",
+        action="store_true",
+        help="one step at a time whatever --nprocs is: the least memory, in more time",
+    )
+    group.add_argument(
+        "--use-plugin",
+        "--nipype-plugin-file",
+        type=Path,
+        dest="plugin_file",
+        metavar="FILE",
+        help="YAML file of a Nipype plugin and its plugin_args, such as the SLURM one that comes "
+        "with this package",
+    )
+    group.add_argument(
+        "--resource-monitor",
+        action="store_true",
+        help="record memory and CPUs of each step, into the folder of logs",
+    )
+
+
+def _add_execution(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("execution")
+    group.add_argument(
+        "-w", "--work-dir", type=Path, help="working folder (default: work, in the current folder)"
+    )
+    group.add_argument(
+        "--clean-workdir",
+        action="store_true",
+        help="remove its content that is ours after success",
+    )
+    group.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="check everything, print what would be done, with which files, outputs, memory and "
+        "disk, and end",
+    )
+    group.add_argument(
+        "--force",
+        action="store_true",
+        help="do runs anew that are finished, and every step of them",
+    )
+    group.add_argument(
+        "--offline", action="store_true", help="never use the network, not for TemplateFlow either"
+    )
+    group.add_argument(
+        "--sloppy",
+        action="store_true",
+        help="for tests of an installation only: few streamlines, hardly any preprocessing; "
+        "settings that are given keep their values",
     )
     group.add_argument(
         "--config-file", type=Path, help="TOML file of settings; options override it"
@@ -184,7 +252,23 @@ def _add_execution(parser: argparse.ArgumentParser) -> None:
         "--stop-on-first-crash", action="store_true", help="do not finish the others"
     )
     group.add_argument(
+        "--write-graph",
+        action="store_true",
+        help="draw the graph of all steps into the folder of logs (needs Graphviz for pictures)",
+    )
+    group.add_argument(
+        "--boilerplate-only",
+        action="store_true",
+        help="write the methods text of such a run (CITATION.md), and end",
+    )
+    group.add_argument(
         "--reports-only", action="store_true", help="rebuild the reports from OUTPUT_DIR"
+    )
+    group.add_argument(
+        "--report-output-level",
+        choices=["subject", "session"],
+        default="subject",
+        help="a report for each participant, or one for each session (default: subject)",
     )
     group.add_argument(
         "--notrack", action="store_true", help="accepted: there is no telemetry at all"

@@ -172,4 +172,5 @@ def _title_of_folder(step: Path, scratch_dir: Path) -> str:
 def _title(fullname: str) -> str:
     """Turn ``difftract_wf.sub_01_wf.ses1_wf.fodf_wf.fit`` into ``sub-01 ses1 fodf fit``."""
     parts = [part.removesuffix("_wf") for part in fullname.split(".")[1:]]
-    return " ".join(part.replace("sub_", "sub-") for part in parts if part != "dwi")
+    said = " ".join(part.replace("sub_", "sub-") for part in parts if part != "dwi")
+    return said.replace("_plus_", "+")

@@ -19,6 +19,11 @@ _SOFTWARE = (
 )  # fmt: skip
 
 
+def software_versions() -> dict[str, str]:
+    """Tell the versions of the libraries that compute."""
+    return {name: version(name) for name in _SOFTWARE}
+
+
 def write_provenance(plan: Plan, participant: str, *, run_uuid: str, methods: str) -> None:
     """Write the report's snippets on a participant's run, before it starts.
 
@@ -34,6 +39,7 @@ def write_provenance(plan: Plan, participant: str, *, run_uuid: str, methods: st
         Paragraphs of the workflow.
     """
     from difftract_bids import __version__
+    from difftract_bids.bids.pages import report_sessions, snippet_path
     from difftract_bids.bids.uris import input_uri
     from difftract_bids.reports.methods import write_methods
     from difftract_bids.reports.summary import About, write_about_html
@@ -46,12 +52,12 @@ def write_provenance(plan: Plan, participant: str, *, run_uuid: str, methods: st
         run_uuid=run_uuid,
         config=plan.config,
         inputs=sorted(input_uri(path, plan.datasets) for path in files),
-        software={name: version(name) for name in _SOFTWARE},
+        software=software_versions(),
         started=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    figures = plan.output_dir / f"sub-{participant}" / "figures"
-    write_about_html(about, figures / f"sub-{participant}_desc-about_dwi.html")
-    write_methods(methods, figures / f"sub-{participant}_desc-methods_dwi.html")
+    for session in report_sessions(plan, participant):
+        write_about_html(about, plan.output_dir / snippet_path("about", participant, session))
+        write_methods(methods, plan.output_dir / snippet_path("methods", participant, session))
 
 
 def write_failure(plan: Plan, participant: str, reason: str | None) -> None:
@@ -64,11 +70,12 @@ def write_failure(plan: Plan, participant: str, reason: str | None) -> None:
     reason
         Why it failed; ``None`` if it did not.
     """
+    from difftract_bids.bids.pages import report_sessions, snippet_path
     from difftract_bids.reports.summary import write_failure_html
 
-    figures = plan.output_dir / f"sub-{participant}" / "figures"
-    path = figures / f"sub-{participant}_desc-failure_dwi.html"
-    if reason is None:
-        path.unlink(missing_ok=True)
-    else:
-        write_failure_html(reason, path)
+    for session in report_sessions(plan, participant):
+        path = plan.output_dir / snippet_path("failure", participant, session)
+        if reason is None:
+            path.unlink(missing_ok=True)
+        else:
+            write_failure_html(reason, path)

@@ -3,37 +3,29 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
-import re
-import shlex
 import shutil
 import sys
 import time
-import uuid
-from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from difftract_bids.cli.compiled import keep_compiled
-from difftract_bids.cli.group import average_group
+from difftract_bids.cli.group import run_group
+from difftract_bids.cli.outcomes import Outcome, count, is_all_well, table
 from difftract_bids.cli.parser import build_parser, settings_from
-from difftract_bids.cli.progress import Bars, Progress
-from difftract_bids.cli.provenance import write_failure, write_provenance
+from difftract_bids.cli.stopping import Stopped, stopping
 from difftract_bids.errors import DifftractError
 
 if TYPE_CHECKING:
     import argparse
 
-    from difftract_bids.bids.plan import Plan, Resources
-    from difftract_bids.bids.runs import DWIRun
+    from difftract_bids.bids.plan import Plan
+    from difftract_bids.cli.execution import Execution
+    from difftract_bids.cli.plugin_file import PluginChoice
+    from difftract_bids.cli.run_log import RunLog
+    from difftract_bids.cli.work import Work
 
 #: Exit codes: everything done; a participant failed or an output is missing; unusable input.
 DONE, FAILED, UNUSABLE = 0, 1, 2
-#: Parts of a participant's report that are no figures of a run.
-_PAGES = ("about", "failure", "methods")
-#: The line of a traceback that names the error.
-_ERROR = re.compile(r"[\w.]*(?:Error|Exception|Interrupt)\b")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -48,48 +40,91 @@ def main(argv: list[str] | None = None) -> int:
     -------
     int
         0 all done, 1 a participant failed or an expected output is missing, 2 arguments or inputs
-        are unusable (found before anything long starts).
+        are unusable (found before anything long starts), 128 and the number of the signal that
+        ended it.
     """
     # Forked workers hang once the parent has run a torch operation.
     multiprocessing.set_start_method("forkserver", force=True)
+    multiprocessing.set_forkserver_preload(["difftract_bids.cli.tethered"])
     try:
-        arguments = build_parser().parse_args(argv)
-        if arguments.analysis_level == "group":
-            for line in average_group(arguments.output_dir, arguments.participant_label):
-                _say(line)
-            return DONE
-        config = settings_from(arguments)
-        plan, resources = _plan(arguments, config)
+        with stopping() as state:
+            return _main(build_parser().parse_args(argv), state)
     except DifftractError as error:
         print(f"difftract-bids: error: {error}", file=sys.stderr)
         return UNUSABLE
-    return execute(plan, resources, arguments)
+    except Stopped as stopped:
+        print(
+            f"difftract-bids: stopped by {stopped}; the same command continues.", file=sys.stderr
+        )
+        return stopped.exit_code
 
 
-def execute(plan: Plan, resources: Resources, arguments: argparse.Namespace) -> int:
-    """Carry out a plan and say on the terminal what became of each participant."""
-    started = time.monotonic()
-    logs = _log_folder(plan)
-    _say(
-        f"{len(plan.participants)} participant(s), {len(plan.runs)} diffusion run(s), "
-        f"atlases: {', '.join(atlas.name for atlas in plan.atlases)}; "
-        f"{resources.n_procs} CPU(s), {resources.omp_nthreads} a step. Log: {logs}"
-    )
+def _main(arguments: argparse.Namespace, state: Any) -> int:  # noqa: ANN401
+    if arguments.analysis_level == "group":
+        for line in run_group(
+            arguments.output_dir,
+            settings_from(arguments).group,
+            arguments.participant_label,
+            arguments.session_label,
+            work_dir=arguments.work_dir or Path("work"),
+        ):
+            _say(line)
+        return DONE
+    plugin = _plugin(arguments)
+    plan = _plan(arguments)
     for line in _models(plan):
         _say(line)
-    failures = {} if arguments.reports_only else _run_workflow(plan, resources, logs, arguments)
-    failures |= {label: str(error) for label, error in plan.unusable.items()}
-    failures = _finish(plan, logs) | failures
-    minutes = (time.monotonic() - started) / 60
-    participants = sorted({*plan.participants, *plan.unusable})
-    for participant in participants:
-        if participant in failures:
-            _say(f"sub-{participant}: FAILED. {failures[participant]}")
-        else:
-            _say(f"sub-{participant}: done. Report: {plan.output_dir / f'sub-{participant}.html'}")
-    n_done = len(participants) - len(failures)
-    _say(f"{n_done} done, {len(failures)} failed in {minutes:.1f} min.")
-    if failures:
+    if arguments.dry_run:
+        from difftract_bids.cli.dry_run import dry_run
+
+        resources = _resources(arguments, plan, plugin)
+        verbose = arguments.verbose > 0
+        for line in dry_run(plan, resources, force=arguments.force, verbose=verbose):
+            _say(line)
+        return DONE
+    return _participants(plan, arguments, plugin, state)
+
+
+def _participants(
+    plan: Plan,
+    arguments: argparse.Namespace,
+    plugin: PluginChoice | None,
+    state: Any,  # noqa: ANN401
+) -> int:
+    """Do what is left of a plan, and say on the terminal what became of each participant."""
+    from difftract_bids.cli.execution import Execution, prepare
+    from difftract_bids.cli.run_log import RunLog
+    from difftract_bids.cli.work import LOCK_FILE, find_work, make_way
+    from difftract_bids.io.locks import NameLocks
+
+    started = time.monotonic()
+    resources = _resources(arguments, plan, plugin)
+    with NameLocks(plan.output_dir / LOCK_FILE) as locks:
+        work = find_work(plan, force=arguments.force, locks=locks)
+        log = RunLog(plan, resources)
+        execution = Execution(
+            resources,
+            log.folder,
+            state,
+            plugin=plugin,
+            verbose=arguments.verbose,
+            write_graph=arguments.write_graph,
+            stop_on_first_crash=arguments.stop_on_first_crash,
+        )
+        _say(_summary(plan, work, execution))
+        prepare(execution, plan.scratch_dir, monitor=arguments.resource_monitor)
+        if arguments.boilerplate_only:
+            return _boilerplate(plan, execution)
+        outcomes = work.outcomes
+        if not arguments.reports_only:
+            make_way(plan, work, force=arguments.force)
+            outcomes = outcomes | execution.run(plan.restricted(work.todo))
+        outcomes = _check(plan, outcomes, log, rebuild=arguments.reports_only)
+        log.end(outcomes)
+    for line in table(outcomes, plan.output_dir):
+        _say(line)
+    _say(f"{count(outcomes)} in {(time.monotonic() - started) / 60:.1f} min. Log: {log.folder}")
+    if not is_all_well(outcomes):
         return FAILED
     if arguments.clean_workdir and not arguments.reports_only:
         # Nothing but what this program made: the folder may hold other people's work.
@@ -97,9 +132,65 @@ def execute(plan: Plan, resources: Resources, arguments: argparse.Namespace) -> 
     return DONE
 
 
+def _plan(arguments: argparse.Namespace) -> Plan:
+    from dataclasses import replace
+
+    from difftract_bids.bids.plan import make_plan
+    from difftract_bids.cli.learned import network_check
+
+    config = settings_from(arguments)
+    plan = make_plan(
+        arguments.bids_dir,
+        arguments.output_dir,
+        arguments.work_dir or Path("work"),
+        config,
+        participants=arguments.participant_label,
+        sessions=arguments.session_label,
+        check_network=network_check(config.fodf),
+        bids_filters=arguments.bids_filter_file,
+        database_dir=arguments.bids_database_dir,
+        offline=arguments.offline,
+    )
+    return replace(plan, report_level=arguments.report_output_level)
+
+
+def _plugin(arguments: argparse.Namespace) -> PluginChoice | None:
+    if arguments.plugin_file is None:
+        return None
+    from difftract_bids.cli.plugin_file import check_for_batch, read_plugin
+
+    plugin = read_plugin(arguments.plugin_file)
+    check_for_batch(arguments.work_dir or Path("work"), plugin)
+    return plugin
+
+
+def _resources(arguments: argparse.Namespace, plan: Plan, plugin: PluginChoice | None) -> Any:  # noqa: ANN401
+    from difftract_bids.cli.resources import share
+
+    said = {} if plugin is None else plugin.args
+    return share(
+        len(plan.runs),
+        arguments.nprocs or said.get("n_procs"),
+        arguments.omp_nthreads,
+        arguments.mem_mb,
+        low_mem=arguments.low_mem,
+    )
+
+
+def _summary(plan: Plan, work: Work, execution: Execution) -> str:
+    resources = execution.resources
+    return (
+        f"{len({run.participant for run in work.todo})} of {len(plan.participants)} "
+        f"participant(s), {len(work.todo)} of {len(plan.runs)} diffusion run(s) to do, "
+        f"atlases: {', '.join(atlas.name for atlas in plan.atlases)}; "
+        f"{resources.n_procs} CPU(s), {resources.omp_nthreads} a step, "
+        f"{resources.mem_gb:.1f} GB. Log: {execution.logs}"
+    )
+
+
 def _models(plan: Plan) -> list[str]:
     """Say which fODF models the runs get, a line each, why the first run does, and what of it."""
-    by_model: dict[str, list[DWIRun]] = {}
+    by_model: dict[str, list[Any]] = {}
     for run in plan.runs:
         by_model.setdefault(run.fodf_model.name, []).append(run)
     lines = [
@@ -107,7 +198,7 @@ def _models(plan: Plan) -> list[str]:
         f"{runs[0].fodf_model.reason}."
         for name, runs in by_model.items()
     ]
-    by_note: dict[str, list[DWIRun]] = {}
+    by_note: dict[str, list[Any]] = {}
     for run in plan.runs:
         for note in (*run.notes, *run.fodf_model.notes):
             by_note.setdefault(note, []).append(run)
@@ -117,137 +208,30 @@ def _models(plan: Plan) -> list[str]:
     ]
 
 
-def _plan(arguments: argparse.Namespace, config: Any) -> tuple[Plan, Resources]:  # noqa: ANN401
-    from difftract_bids.bids.plan import Resources, make_plan, share_cpus
-    from difftract_bids.cli.learned import network_check
-
-    work_dir = arguments.work_dir or Path("work")
-    plan = make_plan(
-        arguments.bids_dir,
-        arguments.output_dir,
-        work_dir,
-        config,
-        participants=arguments.participant_label,
-        sessions=arguments.session_label,
-        check_network=network_check(config.fodf),
-    )
-    n_procs, omp_nthreads = share_cpus(len(plan.runs), arguments.nprocs, arguments.omp_nthreads)
-    mem_gb = arguments.mem_mb / 1024 if arguments.mem_mb else None
-    return plan, Resources(n_procs, omp_nthreads, mem_gb)
-
-
-def _log_folder(plan: Plan) -> Path:
-    """Make a folder of this run's own, so that parallel runs do not mix their logs."""
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    folder = plan.output_dir / "logs" / f"{stamp}_{uuid.uuid4().hex[:8]}"
-    folder.mkdir(parents=True)
-    (folder / "config.toml").write_text(plan.config.to_toml(), encoding="utf-8")
-    (folder / "command.txt").write_text(shlex.join(sys.argv) + "\n", encoding="utf-8")
-    return folder
-
-
-def _run_workflow(
-    plan: Plan, resources: Resources, logs: Path, arguments: argparse.Namespace
-) -> dict[str, str]:
-    """Run the graph; say why each participant failed whose steps did not all end well."""
-    _configure_nipype(logs, arguments)
-    keep_compiled(plan.scratch_dir)
-    from difftract_bids.bids.describe import describe_dataset
-    from difftract_bids.cli.plugin import SafeMultiProcPlugin
+def _boilerplate(plan: Plan, execution: Execution) -> int:
+    """Write the methods text of a plan, and print it."""
+    from difftract_bids.io.atomic import write_text_atomic
     from difftract_bids.reports.methods import methods_markdown
-    from difftract_bids.workflows.app import init_difftract_wf
 
-    workflow = init_difftract_wf(plan, omp_nthreads=resources.omp_nthreads)
-    methods = workflow.visit_desc()
-    describe_dataset(
-        plan.output_dir,
-        raw_dir=plan.bids_dir,
-        atlases=plan.atlases,
-        citation=methods_markdown(methods),
-        derivatives={one.name: one.path for one in plan.derivatives},
-    )
-    plugin_args: dict[str, Any] = {
-        "n_procs": resources.n_procs,
-        "mp_context": "forkserver",
-        "status_callback": Progress(verbose=arguments.verbose > 0),
-    }
-    if resources.mem_gb is not None:
-        plugin_args["memory_gb"] = resources.mem_gb
-    failures: dict[str, str] = {}
-    try:
-        with Bars(plan.scratch_dir):
-            workflow.run(plugin=SafeMultiProcPlugin(plugin_args=plugin_args))
-    except Exception as error:  # noqa: BLE001
-        # Nipype raises once every step that could run has run; the crash files say whose failed.
-        # Without any, nothing is known to have gone well.
-        failures = _crashes(plan, logs) or dict.fromkeys(plan.participants, f"Reason: {error}")
+    text = methods_markdown(execution.methods(plan))
+    write_text_atomic(plan.output_dir / "CITATION.md", text)
+    _say(text)
+    return DONE
+
+
+def _check(
+    plan: Plan, outcomes: dict[str, Outcome], log: RunLog, *, rebuild: bool
+) -> dict[str, Outcome]:
+    """Say of each participant whether all that was promised is there; report what failed."""
+    from difftract_bids.cli.checking import check_participant
+
+    checked = dict(outcomes)
     for participant in plan.participants:
-        write_provenance(plan, participant, run_uuid=logs.name, methods=methods)
-        write_failure(plan, participant, failures.get(participant))
-    return failures
-
-
-def _configure_nipype(logs: Path, arguments: argparse.Namespace) -> None:
-    """Set Nipype up through a file of this run's own, which worker processes read as well.
-
-    It must happen before Nipype is imported, and keeps it from looking for one in HOME, which a
-    container may not have.
-    """
-    level = {0: "WARNING", 1: "INFO"}.get(arguments.verbose, "DEBUG")
-    crashes = str(logs).replace("%", "%%")  # configparser's own sign
-    lines = [
-        "[logging]",
-        *(f"{name}_level = {level}" for name in ("workflow", "interface", "utils")),
-        "[execution]",
-        f"crashdump_dir = {crashes}",
-        "crashfile_format = txt",
-        f"stop_on_first_crash = {str(arguments.stop_on_first_crash).lower()}",
-        # Nipype looks every 2 s by default, which is most of the time of a run of short steps.
-        "poll_sleep_duration = 0.2",
-        "check_version = false",
-        "parameterize_dirs = false",
-    ]
-    (logs / "nipype.cfg").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    os.environ["NIPYPE_CONFIG_DIR"] = str(logs)
-
-
-def _finish(plan: Plan, logs: Path) -> dict[str, str]:
-    """Assemble the reports, and say of each participant what was promised and is missing."""
-    from difftract_bids.bids.promises import missing_outputs
-    from difftract_bids.reports.assembly import assemble_report
-
-    failures = {}
-    for participant in plan.participants:
-        promised = {path for run in plan.of(participant) for path in plan.promised(run)}
-        figures = {Path(path).name for path in promised if "/figures/" in path}
-        figures |= {f"sub-{participant}_desc-{desc}_dwi.html" for desc in _PAGES}
-        with suppress(DifftractError):  # without figures there is no page, which is missed below
-            assemble_report(plan.output_dir, participant, run_uuid=logs.name, figures=figures)
-        missing = missing_outputs(plan.output_dir, promised)
-        if missing:
-            failures[participant] = (
-                f"{len(missing)} promised output(s) missing, first: {missing[0]}. See {logs}."
-            )
-    return failures
-
-
-def _crashes(plan: Plan, logs: Path) -> dict[str, str]:
-    """Say of each participant with a crash file why the first of their steps failed."""
-    failures: dict[str, str] = {}
-    for crash in sorted(logs.glob("crash-*.txt"), key=lambda path: path.stat().st_mtime):
-        text = crash.read_text(encoding="utf-8", errors="replace")
-        for participant in plan.participants:
-            if f".sub_{participant}_wf." in text:
-                failures.setdefault(participant, f"Reason: {_last_error(text)} (see {crash})")
-    return failures
-
-
-def _last_error(text: str) -> str:
-    """Find the lines that name the error at the end of a traceback."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    errors = [i for i, line in enumerate(lines) if _ERROR.match(line)]
-    said = " ".join(lines[errors[-1] :] if errors else lines[-1:])
-    return said.removeprefix("difftract_bids.errors.")
+        known = outcomes.get(participant)
+        checked[participant] = check_participant(
+            plan, participant, known, run_uuid=log.folder.name, rebuild=rebuild
+        )
+    return checked
 
 
 def _say(message: str) -> None:

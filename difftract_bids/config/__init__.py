@@ -23,6 +23,7 @@ from difftract_bids.config.fodf import (
     FodfModel,
     ResponseAlgorithm,
 )
+from difftract_bids.config.group import GroupConfig
 from difftract_bids.config.output import OutputConfig, ShBasis, TractogramFormat
 from difftract_bids.config.preprocessing import (
     BiasCorrection,
@@ -74,6 +75,7 @@ __all__ = [
     "FittedModel",
     "FodfConfig",
     "FodfModel",
+    "GroupConfig",
     "Integrator",
     "LossConfig",
     "MotionCorrection",
@@ -97,6 +99,7 @@ __all__ = [
     "TrainingConfig",
     "UnringingMethod",
     "merge",
+    "sloppy",
 ]
 
 
@@ -115,6 +118,7 @@ class Config:
     sift2: SIFT2Config = field(default_factory=SIFT2Config)
     sensitivity: SensitivityConfig = field(default_factory=SensitivityConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
+    group: GroupConfig = field(default_factory=GroupConfig)
     atlases: tuple[str, ...] = ("ICBM100",)
     derivatives: tuple[str, ...] = ()
 
@@ -127,9 +131,32 @@ class Config:
         ConfigError
             If the file is not TOML, or holds a table, a name or a value that does not exist.
         """
+        return cls().with_toml(path)
+
+    def with_toml(self, path: Path) -> Config:
+        """Lay the settings of a file over these.
+
+        Raises
+        ------
+        ConfigError
+            If the file is not TOML, or holds a table, a name or a value that does not exist.
+        """
         remedy = "Give a TOML file such as logs/<run>/config.toml of an earlier run."
-        return merge(cls(), read_tables(path, remedy=remedy), where=str(path))
+        return merge(self, read_tables(path, remedy=remedy), where=str(path))
 
     def to_toml(self) -> str:
         """Write all settings as TOML; fields at ``None`` are left out, as TOML has no null."""
         return write_tables(self)
+
+
+def sloppy() -> Config:
+    """Give settings that try out an installation in a minute, and are good for nothing else."""
+    return Config(
+        preprocessing=PreprocessingConfig(
+            denoise_method="none",
+            unringing_method="none",
+            motion_correction="none",
+            bias_correction="none",
+        ),
+        seeding=SeedingConfig(n_streamlines=5000),
+    )

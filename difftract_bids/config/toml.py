@@ -10,6 +10,7 @@ from difftract_bids.errors import ConfigError
 from difftract_bids.validation import toml_value
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from dataclasses import Field
     from pathlib import Path
 
@@ -59,6 +60,14 @@ def write_tables(config: _Settings) -> str:
                 f"{key} = {toml_value(value)}" for key, value in table.items() if value is not None
             ]
     return "\n".join(lines) + "\n"
+
+
+def setting_values(config: _Settings) -> Iterator[tuple[Field[Any], Any]]:
+    """List the settings of all stages, with their values."""
+    for stage in fields(config):
+        table = getattr(config, stage.name)
+        if is_dataclass(table):
+            yield from ((item, getattr(table, item.name)) for item in fields(table))
 
 
 def merge(config: S, tables: dict[str, Any], *, where: str) -> S:

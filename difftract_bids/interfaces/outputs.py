@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections import defaultdict
@@ -14,6 +15,8 @@ from niworkflows.interfaces import bids as sinks
 from niworkflows.interfaces.bids import DerivativesDataSink
 
 from difftract_bids.bids.layout import entity_table, path_patterns
+from difftract_bids.bids.templates import entities_of
+from difftract_bids.io.aside import ASIDE_FOLDER
 
 #: Beginning of a gzip file, and the flag (RFC 1952) of one that holds the name of a file.
 _GZIP, _HAS_NAME = b"\x1f\x8b", 0x08
@@ -26,6 +29,21 @@ class DerivativesSink(DerivativesDataSink):
     for tractograms and connectomes, and drops ``atlas`` silently); it writes aside and renames, so
     that a killed run leaves no half file under a final name; and it copies compressed files as
     they are, where its own would compress them anew, half a minute for a series of 70 volumes.
+
+    Examples
+    --------
+    >>> from difftract_bids.interfaces.outputs import DerivativesSink
+    >>> sink = DerivativesSink(
+    ...     base_directory="out",
+    ...     source_file="bids/sub-01/dwi/sub-01_dwi.nii.gz",
+    ...     in_file="fa.nii.gz",
+    ...     datatype="dwi",
+    ...     model="tensor",
+    ...     param="fa",
+    ...     suffix="dwimap",
+    ... )
+    >>> sink.run().outputs.out_file
+    '/.../out/sub-01/dwi/sub-01_model-tensor_param-fa_dwimap.nii.gz'
     """
 
     out_path_base = ""
@@ -37,8 +55,10 @@ class DerivativesSink(DerivativesDataSink):
 
     def _run_interface(self, runtime):
         target = Path(self.inputs.base_directory).absolute()
-        target.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".writing-", dir=target) as aside:
+        # Among the participant's own files, where who holds its lock may sweep up.
+        own = target / f"sub-{self._participant()}"
+        own.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=ASIDE_FOLDER, dir=own) as aside:
             self.inputs.base_directory = aside
             try:
                 with _copying_as_it_is():
@@ -54,6 +74,10 @@ class DerivativesSink(DerivativesDataSink):
                 if moved:
                     self._results[output] = moved
         return runtime
+
+    def _participant(self):
+        source = self.inputs.source_file
+        return entities_of(Path(source if isinstance(source, str) else source[0]))["sub"]
 
 
 @contextmanager
@@ -80,5 +104,8 @@ def _copying_as_it_is() -> Iterator[None]:
 def _move(path: Path, aside: Path, target: Path) -> str:
     final = target / path.relative_to(aside)
     final.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("rb") as stream:
+        # A rename may reach the disk before the content does, and then the power goes.
+        os.fsync(stream.fileno())
     path.replace(final)
     return str(final)

@@ -6,7 +6,14 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from nipype.interfaces.base import File, SimpleInterface, TraitedSpec, isdefined, traits
+from nipype.interfaces.base import (
+    File,
+    InputMultiObject,
+    SimpleInterface,
+    TraitedSpec,
+    isdefined,
+    traits,
+)
 
 from difftract_bids.config import (
     ActConfig,
@@ -48,10 +55,17 @@ class TrackStreamlinesInputSpec(ThreadedSpec, _Settings):
     five_tissue_types = File(
         exists=True, desc="Fractions of five tissue types, which streamlines obey if connected."
     )
-    images = traits.List(
+    images = InputMultiObject(
         File(exists=True), desc="Images to look up along every streamline, such as FA."
     )
     image_names = traits.List(traits.Str, desc="Their names in the summary, such as fa.")
+    # Nipype counts the nodes that have an input of this name, and runs as many as there are slots.
+    use_gpu = traits.Bool(
+        default_value=False,
+        usedefault=True,
+        nohash=True,
+        desc="Whether it may run on a GPU, which it then has for itself; the device is a setting.",
+    )
 
 
 class TrackStreamlinesOutputSpec(TraitedSpec):
@@ -65,7 +79,20 @@ class TrackStreamlinesOutputSpec(TraitedSpec):
 
 
 class TrackStreamlines(SimpleInterface):
-    """Track from seeds along fODF peaks or tensors, straight into files."""
+    """Track from seeds along fODF peaks or tensors, straight into files.
+
+    Examples
+    --------
+    >>> from difftract_bids.interfaces.tracking import TrackStreamlines
+    >>> track = TrackStreamlines(
+    ...     fodf="fodf.nii.gz", brain_mask="mask.nii.gz", n_streamlines=100, min_length_mm=20.0
+    ... )
+    >>> tracked = track.run().outputs
+    >>> tracked.tractogram, tracked.summary
+    ('/.../tractogram.trx', '/.../summary.parquet')
+    >>> tracked.metadata["Counts"]["Streamlines"]
+    100
+    """
 
     input_spec, output_spec = TrackStreamlinesInputSpec, TrackStreamlinesOutputSpec
 

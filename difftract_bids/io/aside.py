@@ -11,6 +11,9 @@ from typing import BinaryIO
 
 from difftract_bids.errors import DifftractError
 
+#: How the names of folders begin in which something is written that moves elsewhere.
+ASIDE_FOLDER = ".writing-"
+
 
 class AsideFile:
     """A hidden file beside its final name, renamed to it when it is whole.
@@ -32,6 +35,9 @@ class AsideFile:
 
     def commit(self) -> None:
         """Give the file its final name, replacing what was there."""
+        self.stream.flush()
+        # A rename may reach the disk before the content does, and then the power goes.
+        os.fsync(self.stream.fileno())
         self.stream.close()
         mask = os.umask(0)
         os.umask(mask)

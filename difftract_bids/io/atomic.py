@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from difftract_bids.io.aside import AsideFile
 
@@ -23,3 +26,8 @@ def write_text_atomic(path: Path, text: str) -> None:
         aside.commit()
     finally:
         aside.discard()
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file whole, indented, non-ASCII kept."""
+    write_text_atomic(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")

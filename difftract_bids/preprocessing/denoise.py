@@ -116,18 +116,29 @@ def _check(dwi: Float[np.ndarray, "x y z volume"]) -> None:
     refuse_gaps(dwi)
 
 
-def refuse_gaps(dwi: Float[np.ndarray, "x y z volume"]) -> None:
+def refuse_gaps(dwi: Float[np.ndarray, "x y z volume"], where: object = None) -> None:
     """Refuse a series with values that are not finite: they would spread to their neighbours.
+
+    Parameters
+    ----------
+    dwi
+        The series.
+    where
+        Its file, for the message.
 
     Raises
     ------
     InputError
         If there are any.
     """
-    bad = dwi.size - int(np.isfinite(dwi).sum())
-    if bad:
+    of_volumes = dwi[..., 0].size - np.isfinite(dwi).sum(axis=(0, 1, 2))
+    if of_volumes.any():
+        volumes = np.flatnonzero(of_volumes)
+        shown = ", ".join(map(str, volumes[:5])) + (" ..." if len(volumes) > 5 else "")
         raise InputError(
-            f"{bad} of {dwi.size} values of the diffusion series are not finite.",
+            f"{of_volumes.sum()} of {dwi.size} values of the diffusion series are not finite, in "
+            f"{len(volumes)} of {dwi.shape[3]} volumes (counted from 0: {shown}).",
+            where=where,
             remedy="Convert the DICOM files again, or replace these values.",
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 from collections.abc import Collection
 from importlib.resources import as_file, files
@@ -11,6 +12,7 @@ from pathlib import Path
 from nireports.assembler.report import Report
 
 from difftract_bids.errors import InputError
+from difftract_bids.io.atomic import write_text_atomic
 from difftract_bids.reports.templates import PAGE, SPEC
 
 
@@ -72,7 +74,10 @@ def assemble_report(
     page = out_dir / f"{stem}.html"
     with tempfile.TemporaryDirectory(prefix="report") as name:
         stage = _stage(Path(name), out_dir, folders, figures)
-        _assemble(stage, page, run_uuid, filters, title=stem.replace("_", ", "))
+        assembled = stage / page.name
+        _assemble(stage, assembled, run_uuid, filters, title=stem.replace("_", ", "))
+        _take_changes(stage, out_dir, folders)
+        write_text_atomic(page, assembled.read_text(encoding="utf-8"))
     return page
 
 
@@ -88,8 +93,20 @@ def _stage(
         (stage / folder).mkdir(parents=True, exist_ok=True)
         for figure in (out_dir / folder).iterdir():
             if figures is None or figure.name in figures:
-                (stage / folder / figure.name).symlink_to(figure)
+                shutil.copyfile(figure, stage / folder / figure.name)
     return stage
+
+
+def _take_changes(stage: Path, out_dir: Path, folders: list[Path]) -> None:
+    """Take over what NiReports changes of a picture: its size, which the page then decides.
+
+    It writes in place, where a kill would leave half a picture; hence the copies.
+    """
+    for folder in folders:
+        for staged in (stage / folder).glob("*.svg"):
+            text = staged.read_text(encoding="utf-8")
+            if text != (out_dir / folder / staged.name).read_text(encoding="utf-8"):
+                write_text_atomic(out_dir / folder / staged.name, text)
 
 
 def _assemble(

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 
+from difftract_bids.io.atomic import write_text_atomic
+
 PAGE, SPEC, BIBLIOGRAPHY = "report/page.html.jinja", "reports-spec.yml", "boilerplate.bib"
 
 
@@ -31,6 +33,5 @@ def render(name: str, **values: object) -> str:
 def save_text(text: str, path: str | os.PathLike[str]) -> Path:
     """Write a text file and return its absolute path."""
     target = Path(path).absolute()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(text, encoding="utf-8")
+    write_text_atomic(target, text)
     return target

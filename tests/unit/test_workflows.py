@@ -211,7 +211,7 @@ def source_of(graph, node, field):
 def test_normalised_tissues_are_tracked_unless_that_is_not_wanted(tmp_path, normalise, last):
     workflow = build(tmp_path, shells=TWO_SHELLS, fodf={"normalise_tissues": normalise})
     graph = workflow._create_flat_graph()
-    by_name = {node.name: node for node in graph.nodes}
+    by_name = named(graph)
     assert source_of(graph, by_name["track"], "fodf") == last
     assert source_of(graph, by_name["ds_fodf_csf"], "in_file") == last
     assert source_of(graph, by_name["ds_fodf_csf"], "meta_dict") == last
@@ -253,6 +253,11 @@ def test_a_given_image_is_tracked_and_nothing_is_fitted(tmp_path):
     assert "the image fod-{subject}.nii.gz" in methods_markdown(workflow.visit_desc())
 
 
+def named(graph):
+    """Nodes by their names; figures are saved by nodes of the same names as derivatives."""
+    return {node.name: node for node in graph.nodes if ".report_wf.ds_" not in node.fullname}
+
+
 def model_file(tmp_path, dataset):
     """Write a network for the runs of a dataset."""
     stem = dataset / "sub-01" / "dwi" / "sub-01_dwi"
@@ -273,7 +278,7 @@ def test_fodfs_of_a_network_are_predicted_and_tracked(tmp_path):
     inputs = nodes(workflow)["sub_01_wf.dwi_wf.fodf_wf.predict"].inputs
     assert (inputs.model_file, inputs.model_class) == (path, "a.b:C")
     graph = workflow._create_flat_graph()
-    by_name = {node.name: node for node in graph.nodes}
+    by_name = named(graph)
     for node, field in (("track", "fodf"), ("ds_fodf", "in_file"), ("ds_fodf", "meta_dict")):
         assert source_of(graph, by_name[node], field) == "predict"
     assert not [name for name in in_stage(workflow, "derivatives_wf") if "response" in name]
@@ -301,7 +306,7 @@ def test_fodfs_are_adjusted_before_they_are_tracked(tmp_path):
     inputs = nodes(workflow)["sub_01_wf.dwi_wf.refinement_wf.refine"].inputs
     assert (inputs.target, inputs.refine_steps, inputs.model) == (target, 7, "csd")
     graph = workflow._create_flat_graph()
-    by_name = {node.name: node for node in graph.nodes}
+    by_name = named(graph)
     fed = {
         ("track", "fodf"): "refine",
         ("weigh", "fodf"): "refine",
@@ -426,7 +431,7 @@ def test_streamlines_are_weighed_once_for_all_atlases_if_that_is_asked_for(tmp_p
     ]
     assert track_node(other).inputs.tractogram is True
     graph = other._create_flat_graph()
-    by_name = {node.name: node for node in graph.nodes}
+    by_name = named(graph)
     assert source_of(graph, by_name["build"], "sift2_weights") == "weigh"
     assert source_of(graph, by_name["ds_weights"], "in_file") == "weigh"
     assert source_of(graph, by_name["ds_sift2"], "in_file") == "build"

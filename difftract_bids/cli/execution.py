@@ -1,0 +1,202 @@
+"""Running the graph: some participants at a time, by the plugin that was chosen."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from difftract_bids.cli.nipype_setup import configure_nipype, limit_threads
+from difftract_bids.cli.outcomes import Outcome, crashes
+from difftract_bids.cli.progress import Bars, Progress
+from difftract_bids.cli.provenance import write_failure, write_provenance
+
+if TYPE_CHECKING:
+    from difftract_bids.bids.plan import Plan
+    from difftract_bids.cli.plugin_file import PluginChoice
+    from difftract_bids.cli.resources import Resources
+    from difftract_bids.cli.stopping import Stopping
+
+#: Participants in one graph for each CPU. Nipype looks at the whole graph five times a second,
+#: which for a thousand participants would be all it does.
+_PARTICIPANTS_A_CPU = 4
+_LEAST_PARTICIPANTS = 16
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a plan is carried out.
+
+    Attributes
+    ----------
+    resources
+        What all steps together may take.
+    logs
+        Folder of logs of this run.
+    stopping
+        Tells whether a signal has asked for an end.
+    plugin
+        What the user's plugin file says; ``None`` for processes on this machine.
+    verbose
+        How much is told of steps.
+    write_graph
+        Draw the graph into the folder of logs.
+    stop_on_first_crash
+        Leave the other steps and participants undone.
+    """
+
+    resources: Resources
+    logs: Path
+    stopping: Stopping
+    plugin: PluginChoice | None = None
+    verbose: int = 0
+    write_graph: bool = False
+    stop_on_first_crash: bool = False
+
+    def run(self, plan: Plan) -> dict[str, Outcome]:
+        """Do everything that a plan holds.
+
+        Returns
+        -------
+        dict
+            The participants of which a step failed, by their labels.
+        """
+        failed: dict[str, Outcome] = {}
+        methods = ""
+        for part in self._parts(plan):
+            workflow, said = self._build(part)
+            methods += said
+            _describe(plan, methods)
+            if self.write_graph and not failed:
+                _draw(workflow, self.logs)
+            failed |= self._run(part, workflow)
+            if failed and self.stop_on_first_crash:
+                left = set(plan.participants) - set(part.participants)
+                failed |= dict.fromkeys(left, Outcome("failed", "Not begun: another failed."))
+                break
+        return failed
+
+    def methods(self, plan: Plan) -> str:
+        """Write the methods text of a plan, without running it."""
+        return "".join(self._build(part)[1] for part in self._parts(plan))
+
+    def _parts(self, plan: Plan) -> Iterator[Plan]:
+        """Divide a plan by participants, so that graphs stay small whatever the dataset is."""
+        labels = plan.participants
+        size = max(_LEAST_PARTICIPANTS, _PARTICIPANTS_A_CPU * self.resources.n_procs)
+        for first in range(0, len(labels), size):
+            own = set(labels[first : first + size])
+            yield plan.restricted(run for run in plan.runs if run.participant in own)
+
+    def _build(self, plan: Plan) -> tuple[Any, str]:
+        from difftract_bids.workflows.app import init_difftract_wf
+
+        workflow = init_difftract_wf(
+            plan, omp_nthreads=self.resources.omp_nthreads, run_uuid=self.logs.name
+        )
+        return workflow, workflow.visit_desc()
+
+    def _run(self, plan: Plan, workflow: Any) -> dict[str, Outcome]:  # noqa: ANN401
+        from difftract_bids.workflows.app import methods_of
+
+        for participant in plan.participants:
+            methods = methods_of(workflow, participant)
+            write_provenance(plan, participant, run_uuid=self.logs.name, methods=methods)
+            write_failure(plan, participant, None)
+        known = set(self.logs.glob("crash-*.txt"))
+        try:
+            with Bars(plan.scratch_dir):
+                self._execute(workflow, plan.scratch_dir)
+        except Exception as error:  # noqa: BLE001
+            # Nipype raises once every step that could run has run; the crash files say whose
+            # failed. Without any, nothing is known to have gone well.
+            if set(self.logs.glob("crash-*.txt")) == known:
+                return dict.fromkeys(plan.participants, Outcome("failed", str(error)))
+        return crashes(plan.participants, self.logs)
+
+    def _execute(self, workflow: Any, scratch_dir: Path) -> None:  # noqa: ANN401
+        progress = Progress(verbose=self.verbose > 0)
+        if self.plugin is not None and not self.plugin.is_local:
+            from difftract_bids.cli.plugin_file import ask_for_resources
+
+            ask_for_resources(workflow, self.plugin)
+            given = {**self.plugin.args, "status_callback": progress}
+            workflow.run(plugin=self.plugin.name, plugin_args=given)
+            return
+        from difftract_bids.cli.plugin import SafeMultiProcPlugin
+
+        scratch_dir.mkdir(parents=True, exist_ok=True)
+        plugin = SafeMultiProcPlugin(self._local_args(progress), self.stopping, scratch_dir)
+        try:
+            workflow.run(plugin=plugin)
+        finally:
+            plugin.end()
+
+    def _local_args(self, progress: Progress) -> dict[str, Any]:
+        own = {} if self.plugin is None else self.plugin.args
+        return {
+            "n_procs": self.resources.n_procs,
+            # A step that is estimated to take more than there is runs alone.
+            "raise_insufficient": False,
+            # Steps on a GPU one at a time: each fills it by itself.
+            "n_gpu_procs": 1,
+            **own,
+            # Every step takes all of a memory that small.
+            "memory_gb": 0.1
+            if self.resources.one_at_a_time
+            else own.get("memory_gb", self.resources.mem_gb),
+            "mp_context": "forkserver",
+            "status_callback": progress,
+        }
+
+
+def prepare(execution: Execution, scratch_dir: Path, *, monitor: bool = False) -> None:
+    """Set up what must be known before Nipype and the libraries that compute are imported.
+
+    Parameters
+    ----------
+    execution
+        How a plan is going to be carried out.
+    scratch_dir
+        Folder for intermediate files.
+    monitor
+        Record memory and CPUs of each step.
+    """
+    from difftract_bids.cli.compiled import keep_compiled
+
+    configure_nipype(
+        execution.logs,
+        verbose=execution.verbose,
+        stop_on_first_crash=execution.stop_on_first_crash,
+        monitor=monitor,
+    )
+    limit_threads(execution.resources.omp_nthreads)
+    keep_compiled(scratch_dir)
+    # Batch systems' plugins name jobs by it, and containers have none.
+    os.environ.setdefault("LOGNAME", "difftract")
+
+
+def _describe(plan: Plan, methods: str) -> None:
+    """Write what describes the derivatives dataset, with the methods of what has begun so far."""
+    from difftract_bids.bids.describe import describe_dataset
+    from difftract_bids.reports.methods import methods_markdown
+
+    describe_dataset(
+        plan.output_dir,
+        raw_dir=plan.bids_dir,
+        atlases=plan.atlases,
+        citation=methods_markdown(methods),
+        derivatives={one.name: one.path for one in plan.derivatives},
+    )
+
+
+def _draw(workflow: Any, logs: Path) -> None:  # noqa: ANN401
+    """Draw the graph; without Graphviz there is its text."""
+    try:
+        workflow.write_graph(
+            dotfilename=str(logs / "graph.dot"), graph2use="colored", format="svg"
+        )
+    except OSError:
+        print(f"Graphviz (dot) is not here to draw the graph: its text is {logs / 'graph.dot'}.")

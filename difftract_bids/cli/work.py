@@ -1,0 +1,94 @@
+"""What of a plan is left to be done, and by this process."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from difftract_bids.bids.labels import participant_wf_name
+from difftract_bids.bids.pages import page_path, report_sessions
+from difftract_bids.bids.records import is_finished, record_path
+from difftract_bids.cli.outcomes import Outcome
+from difftract_bids.io.leftovers import sweep
+
+if TYPE_CHECKING:
+    from difftract_bids.bids.plan import Plan
+    from difftract_bids.bids.runs import DWIRun
+    from difftract_bids.io.locks import NameLocks
+
+#: The file whose bytes are the locks of participants, relative to the derivatives folder.
+LOCK_FILE = "logs/.participants.lock"
+_BUSY = (
+    "Another process is at work on this participant. Wait for it; the same command then checks."
+)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What of a plan is left to be done.
+
+    Attributes
+    ----------
+    todo
+        Runs to be done.
+    outcomes
+        What is known already of participants none of whose runs is.
+    """
+
+    todo: tuple[DWIRun, ...]
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+
+
+def find_work(plan: Plan, *, force: bool = False, locks: NameLocks | None = None) -> Work:
+    """Find what is left to be done.
+
+    Parameters
+    ----------
+    plan
+        What is wanted.
+    force
+        Do finished runs anew.
+    locks
+        Locks of participants, of which those taken here are held by this process from now on;
+        only looked, not taken, if left out.
+    """
+    todo: list[DWIRun] = []
+    outcomes = {label: Outcome("failed", str(error)) for label, error in plan.unusable.items()}
+    for participant in plan.participants:
+        if locks is not None and not locks.take(participant):
+            outcomes[participant] = Outcome("busy", _BUSY)
+            continue
+        own = plan.of(participant)
+        left = own if force else [run for run in own if not is_finished(plan, run)]
+        todo += left
+        if not left:
+            reason = "Finished before with the same inputs and settings; --force does it anew."
+            outcomes[participant] = Outcome("skipped", reason)
+    return Work(tuple(todo), outcomes)
+
+
+def make_way(plan: Plan, work: Work, *, force: bool = False) -> None:
+    """Take away what stands for something else than what is going to be done.
+
+    That is the records of runs that are done again, files that a killed process was writing, and,
+    if everything is to be done anew, their folders of intermediate files.
+
+    Parameters
+    ----------
+    plan
+        What is wanted.
+    work
+        What is left of it. The locks of its participants must be held.
+    force
+        Do finished steps anew.
+    """
+    for run in work.todo:
+        (plan.output_dir / record_path(run.stem)).unlink(missing_ok=True)
+        if force:
+            graph = plan.scratch_dir / "difftract_wf" / participant_wf_name(run.participant)
+            shutil.rmtree(graph / f"{run.node_name}_wf", ignore_errors=True)
+    for participant in {run.participant for run in work.todo}:
+        sweep(plan.output_dir / f"sub-{participant}", deep=True)
+        for session in report_sessions(plan, participant):
+            sweep(plan.output_dir, beginning=page_path(participant, session))

@@ -1,0 +1,128 @@
+"""Eight participants with two sessions, each of the last four broken in another way."""
+
+import shutil
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+from apps import copy_participant, make_phantom, run_app, validator_errors
+
+pytestmark = pytest.mark.integration
+GOOD = ("01", "02", "03", "04")
+#: What each of the others is broken in, and what is said of it.
+BROKEN = {
+    "05": "Compressed file ended before",
+    "06": "no .bvec file",
+    "07": "No label of Phantom lies within",
+    "08": "values of the diffusion series are not finite, in 1 of 32 volumes",
+}
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    # Spaces and letters beyond ASCII in every path.
+    root = tmp_path_factory.mktemp("many") / "Müller's étude 1"
+    dataset = make_phantom(root / "bids", "--n-sessions", "2")
+    for number in range(2, 9):
+        copy_participant(dataset, "01", f"0{number}")
+    image = dwi(dataset, "05")
+    image.write_bytes(image.read_bytes()[:-2000])
+    dwi(dataset, "06", "bvec").unlink()
+    truth = dataset / "derivatives" / "truth" / "sub-07" / "ses-02" / "dwi"
+    (parcellation,) = truth.glob("*_atlas-Phantom_dseg.nii.gz")
+    moved = nib.load(parcellation)
+    nib.save(nib.Nifti1Image(np.asarray(moved.dataobj), moved.affine + 1000.0), parcellation)
+    broken = nib.load(dwi(dataset, "08"))
+    data = broken.get_fdata(dtype=np.float32)
+    data[10:12, 10:12, 10, 7] = np.nan
+    nib.save(nib.Nifti1Image(data, broken.affine), dwi(dataset, "08"))
+    return dataset
+
+
+def dwi(dataset, participant, extension="nii.gz"):
+    folder = dataset / f"sub-{participant}" / "ses-02" / "dwi"
+    (path,) = folder.glob(f"*_dwi.{extension}")
+    return path
+
+
+def run(dataset, *options):
+    root = dataset.parent
+    truth = f"Phantom={dataset / 'derivatives' / 'truth'}"
+    return run_app(
+        *(dataset, root / "out", "participant", "-w", root / "work dir", "--sloppy"),
+        *("--n-streamlines", "500", "--atlases", truth, *options),
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(dataset):
+    return run(dataset)
+
+
+def latest_table(dataset):
+    logs = sorted((dataset.parent / "out" / "logs").glob("2*/participants.tsv"))
+    return pd.read_csv(logs[-1], sep="\t", index_col="participant_id", keep_default_na=False)
+
+
+def outputs(dataset):
+    out = dataset.parent / "out"
+    return {path: path.stat().st_mtime_ns for path in out.glob("sub-*/**/*") if path.is_file()}
+
+
+def test_good_participants_are_done_and_each_bad_one_is_named_with_its_reason(dataset, finished):
+    assert finished.returncode == 1, finished.stdout + finished.stderr
+    table = latest_table(dataset)
+    assert list(table.index) == [f"sub-0{number}" for number in range(1, 9)]
+    for participant in GOOD:
+        assert table.status[f"sub-{participant}"] == "done", table.reason[f"sub-{participant}"]
+    for participant, reason in BROKEN.items():
+        assert table.status[f"sub-{participant}"] == "failed"
+        assert reason in table.reason[f"sub-{participant}"]
+        (line,) = [one for one in finished.stdout.splitlines() if f"sub-{participant}: FAI" in one]
+        assert reason in line
+    # What can be seen in a header is found before anything starts, and has no crash file.
+    assert [bool(table.crash_file[f"sub-{label}"] != "n/a") for label in BROKEN] == [
+        *(False, False, False),
+        True,
+    ]
+
+
+def test_a_participant_with_one_bad_session_keeps_what_the_other_one_gave(dataset, finished):
+    out = dataset.parent / "out"
+    matrix = "dwi/sub-08_ses-{0}_atlas-Phantom_meas-count_relmat.dense.tsv"
+    assert (out / "sub-08" / "ses-01" / matrix.format("01")).exists(), finished.stdout
+    assert not (out / "sub-08" / "ses-02" / matrix.format("02")).exists()
+    assert "This run failed" in (out / "sub-08.html").read_text()
+
+
+def test_the_derivatives_of_such_a_dataset_are_valid_bids(dataset, finished):
+    assert finished.stdout
+    assert validator_errors(dataset.parent / "out") == []
+
+
+def test_the_same_command_touches_only_what_was_not_done(dataset, finished):
+    assert finished.stdout
+    before = outputs(dataset)
+    again = run(dataset)
+    assert again.returncode == 1
+    assert set(latest_table(dataset).status[:4]) == {"skipped"}
+    changed = {path for path, time in outputs(dataset).items() if before.get(path) != time}
+    assert {path.relative_to(dataset.parent / "out").parts[:2] for path in changed} <= {
+        ("sub-08", "figures"),  # the failure is told of again
+        *((f"sub-{label}", "figures") for label in ("05", "06", "07")),
+    }
+
+
+def test_a_mended_participant_is_all_that_is_done_next(dataset, finished):
+    assert finished.stdout
+    shutil.copy(dwi(dataset, "01"), dwi(dataset, "08"))
+    before = outputs(dataset)
+    mended = run(dataset)
+    table = latest_table(dataset)
+    assert table.status["sub-08"] == "done", mended.stdout + mended.stderr
+    assert set(table.status[:4]) == {"skipped"}
+    changed = {path for path, time in outputs(dataset).items() if before.get(path) != time}
+    folders = {path.relative_to(dataset.parent / "out").parts[:2] for path in changed}
+    assert folders == {("sub-08", "ses-02"), ("sub-08", "figures")}
+    assert "This run failed" not in (dataset.parent / "out" / "sub-08.html").read_text()
