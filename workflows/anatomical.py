@@ -65,6 +65,15 @@ def init_align_t1w_wf(*, omp_nthreads: int = 1, name: str = "align_t1w_wf") -> L
         The T1w's own voxels, placed in the space of the diffusion data.
     t1w_to_dwi, dwi_to_t1w
         Rigid transforms, ITK text.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from difftract_bids.workflows.anatomical import init_align_t1w_wf
+    >>> workflow = init_align_t1w_wf(omp_nthreads=4)
+    >>> workflow.inputs.inputnode.t1w = Path("T1w.nii.gz").absolute()
+    >>> workflow.get_node("align").n_procs
+    4
     """
     workflow = LiterateWorkflow(name=name)
     workflow.__desc__ = (
@@ -100,6 +109,13 @@ def init_pseudo_t1w_wf(*, name: str = "pseudo_t1w_wf") -> LiterateWorkflow:
     -------
     t1w_dwi
         Image with a T1w's contrast, on the grid of the diffusion data.
+
+    Examples
+    --------
+    >>> from difftract_bids.workflows.anatomical import init_pseudo_t1w_wf
+    >>> workflow = init_pseudo_t1w_wf()
+    >>> sorted(workflow.inputs.inputnode.get())
+    ['fa', 'mask', 'md']
     """
     workflow = LiterateWorkflow(name=name)
     workflow.__desc__ = (
@@ -143,6 +159,17 @@ def init_template_wf(
         The two parts of template to diffusion space, ITK formats.
     template_to_dwi, dwi_to_template
         Both parts in one file, and its inverse; ITK HDF5, to be saved.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from difftract_bids.workflows.anatomical import init_template_wf
+    >>> template = str(Path("template.nii.gz").absolute())
+    >>> workflow = init_template_wf("MNI152NLin2009aSym", template, omp_nthreads=4)
+    >>> workflow.inputs.inputnode.anatomy = Path("t1w_dwi.nii.gz").absolute()
+    >>> workflow.inputs.inputnode.mask = Path("mask.nii.gz").absolute()
+    >>> workflow.list_node_names()
+    ['inputnode', 'outputnode', 'register']
     """
     workflow = LiterateWorkflow(name=name)
     workflow.__desc__ = (
@@ -189,6 +216,16 @@ def init_given_template_wf(
         :func:`init_template_wf` do. ``affine`` is there, too, and stays undefined.
     template_to_dwi
         The same file, to be saved.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from difftract_bids.workflows.anatomical import init_given_template_wf
+    >>> given = str(Path("from-template_to-T1w.txt").absolute())
+    >>> workflow = init_given_template_wf("MNI152NLin2009aSym", given)
+    >>> workflow.inputs.inputnode.t1w_to_dwi = Path("t1w_to_dwi.txt").absolute()
+    >>> workflow.list_node_names()
+    ['inputnode', 'join', 'outputnode']
     """
     workflow = LiterateWorkflow(name=name)
     workflow.__desc__ = (
@@ -247,6 +284,16 @@ def init_tissue_wf(
         5TT image, MRtrix's order of volumes, at the resolution of its source.
     notes
         What the user should know.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from difftract_bids.workflows.anatomical import init_tissue_wf
+    >>> workflow = init_tissue_wf("labels")
+    >>> workflow.inputs.inputnode.labels = Path("aparcaseg.nii.gz").absolute()
+    >>> workflow.inputs.inputnode.t1w_to_dwi = Path("t1w_to_dwi.txt").absolute()
+    >>> type(workflow.get_node("tissues").interface).__name__
+    'TissuesFromLabels'
     """
     workflow = LiterateWorkflow(name=name)
     workflow.__desc__ = (
@@ -324,6 +371,19 @@ def init_parcellation_wf(
         Label image.
     notes
         Which nodes were lost.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from difftract_bids.workflows.anatomical import init_parcellation_wf
+    >>> image, table = Path("labels.nii.gz").absolute(), Path("labels.tsv").absolute()
+    >>> workflow = init_parcellation_wf("Phantom", str(image), str(table))
+    >>> workflow.base_dir = "work"
+    >>> workflow.config["execution"]["remove_unnecessary_outputs"] = "false"
+    >>> workflow.inputs.inputnode.mask = Path("mask.nii.gz").absolute()
+    >>> graph = workflow.run()
+    >>> Path("work/parcellation_wf/resample/parcellation.nii.gz").exists()
+    True
     """
     workflow = LiterateWorkflow(name=name)
     workflow.__desc__ = (

@@ -62,6 +62,19 @@ def init_atlas_wf(plan: Plan, run: DWIRun, atlas: Atlas) -> LiterateWorkflow:
         All matrices in one file, if that is asked for.
     notes
         What a user should know about parcellation and matrix.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from difftract_bids.bids.plan import make_plan
+    >>> from difftract_bids.config import Config
+    >>> from difftract_bids.workflows.atlas import init_atlas_wf
+    >>> plan = make_plan(Path("bids"), Path("out"), Path("work"), Config())
+    >>> workflow = init_atlas_wf(plan, plan.runs[0], plan.atlases[0])
+    >>> workflow.name
+    'atlas_ICBM100_wf'
+    >>> sorted({name.split(".")[0] for name in workflow.list_node_names()})[:3]
+    ['connectome_wf', 'derivatives_wf', 'inputnode']
     """
     own = parcellation_of(atlas, run) if atlas.kind == "subject" else atlas
     workflow = LiterateWorkflow(name=atlas_wf_name(atlas))

@@ -44,6 +44,20 @@ def init_cleaning_wf(
         Whether the noise is mapped.
     omp_nthreads, mem_gb
         CPUs of a step, and the size of the series, GB.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from difftract_bids.config import PreprocessingConfig
+    >>> from difftract_bids.workflows.cleaning import init_cleaning_wf
+    >>> config = PreprocessingConfig(denoise_method="mppca")
+    >>> size = {"omp_nthreads": 4, "mem_gb": 0.5}
+    >>> workflow = init_cleaning_wf(
+    ...     config, {"PartialFourier": 1}, 1, whole=True, noise=True, **size
+    ... )
+    >>> workflow.inputs.inputnode.dwi = Path("raw.nii.gz").absolute()
+    >>> sorted(workflow.list_node_names())
+    ['denoise', 'gradients', 'inputnode', 'outputnode', 'unring']
     """
     step = {"n_procs": omp_nthreads, "mem_gb": 0.5 + 4 * mem_gb}
     workflow = LiterateWorkflow(name=f"part_{number}_wf")

@@ -66,6 +66,23 @@ def init_connectome_wf(
         Nodes of each streamline, and all matrices in one file; if they are asked for.
     notes
         What a user should know about the matrices.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from difftract_bids.config import ConnectomeConfig
+    >>> from difftract_bids.workflows.connectome import init_connectome_wf
+    >>> workflow = init_connectome_wf(
+    ...     ConnectomeConfig(connectome_measures=("count", "meanlength"))
+    ... )
+    >>> workflow.base_dir = "work"
+    >>> workflow.config["execution"]["remove_unnecessary_outputs"] = "false"
+    >>> workflow.inputs.inputnode.summary = Path("summary.parquet").absolute()
+    >>> workflow.inputs.inputnode.parcellation = Path("labels.nii.gz").absolute()
+    >>> workflow.inputs.inputnode.table = Path("labels.tsv").absolute()
+    >>> graph = workflow.run()
+    >>> sorted(path.name for path in Path("work/connectome_wf/build").glob("*.dense.tsv"))
+    ['count.dense.tsv', 'meanlength.dense.tsv']
     """
     workflow = LiterateWorkflow(name=name)
     workflow.__desc__ = connectome_methods(config)

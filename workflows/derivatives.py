@@ -58,6 +58,18 @@ def init_run_derivatives_wf(
     fodf_metadata, fodf_gm_metadata, fodf_csf_metadata, refined_fodf_metadata,
     tractogram_metadata, weights_metadata
         Content of sidecars that is known only at run time.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from difftract_bids.bids.plan import make_plan
+    >>> from difftract_bids.config import Config
+    >>> from difftract_bids.workflows.derivatives import init_run_derivatives_wf
+    >>> plan = make_plan(Path("bids"), Path("out"), Path("work"), Config())
+    >>> workflow = init_run_derivatives_wf(plan, plan.runs[0])
+    >>> workflow.inputs.inputnode.fa = Path("fa.nii.gz").absolute()
+    >>> "ds_fa" in workflow.list_node_names()
+    True
     """
     config = plan.config
     preprocessed = derivative_uri(output_path(run, "preproc_dwi", config))
@@ -161,6 +173,18 @@ def init_template_derivatives_wf(plan: Plan, run: DWIRun, template: str) -> Lite
     ------
     template_to_dwi, dwi_to_template
         Transforms, ITK HDF5; the second one only if it was found here.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from difftract_bids.bids.plan import make_plan
+    >>> from difftract_bids.config import Config
+    >>> from difftract_bids.workflows.derivatives import init_template_derivatives_wf
+    >>> plan = make_plan(Path("bids"), Path("out"), Path("work"), Config())
+    >>> workflow = init_template_derivatives_wf(plan, plan.runs[0], "MNI152NLin2009aSym")
+    >>> workflow.inputs.inputnode.template_to_dwi = Path("template_to_dwi.h5").absolute()
+    >>> workflow.list_node_names()
+    ['ds_dwi_to_template', 'ds_template_to_dwi', 'inputnode']
     """
     keys = ["template_to_dwi"]
     keys += [] if template in run.anatomy.from_template else ["dwi_to_template"]
@@ -233,6 +257,19 @@ def init_atlas_derivatives_wf(
         ask for them.
     assignments_metadata, count_metadata, meanlength_metadata, ...
         Content of sidecars that is known only at run time.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from difftract_bids.bids.plan import make_plan
+    >>> from difftract_bids.config import Config
+    >>> from difftract_bids.workflows.derivatives import init_atlas_derivatives_wf
+    >>> config = Config(atlases=("Phantom=bids/derivatives/truth",))
+    >>> plan = make_plan(Path("bids"), Path("out"), Path("work"), config)
+    >>> workflow = init_atlas_derivatives_wf(plan, plan.runs[0], "Phantom")
+    >>> workflow.inputs.inputnode.count = Path("count.dense.tsv").absolute()
+    >>> sorted(workflow.list_node_names())[:3]
+    ['ds_count', 'ds_dseg', 'ds_dseg_table']
     """
     # Without a saved tractogram, what it was tracked in.
     saved = is_wanted("tractogram", run, plan.config)
@@ -268,7 +305,21 @@ def _other_sources(plan, run, measure):
 def init_report_sink(
     plan: Plan, run: DWIRun, desc: str, *, atlas: str | None = None, label: str | None = None
 ) -> pe.Node:
-    """Make the node that saves one figure or table of the report; connect to its ``in_file``."""
+    """Make the node that saves one figure or table of the report; connect to its ``in_file``.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from difftract_bids.bids.plan import make_plan
+    >>> from difftract_bids.config import Config
+    >>> from difftract_bids.interfaces.reportlets import PlotConnectome
+    >>> from difftract_bids.workflows.derivatives import init_report_sink
+    >>> plan = make_plan(Path("bids"), Path("out"), Path("work"), Config())
+    >>> sink = init_report_sink(plan, plan.runs[0], "connectome", atlas="ICBM100")
+    >>> sink.inputs.in_file = PlotConnectome(matrix="count.dense.tsv").run().outputs.out_report
+    >>> sink.run().outputs.out_file
+    '/.../sub-01/figures/sub-01_atlas-ICBM100_desc-connectome_dwi.svg'
+    """
     name = "_".join(filter(None, ["ds", desc, label]))
     return _sink(plan, run, name, figure_entities(desc, atlas, label), {})
 
@@ -279,6 +330,19 @@ def init_atlas_sink(
     """Make the node that saves what comes from streamlines, parcels and the diffusion image.
 
     Connect to its ``in_file`` and ``meta_dict``.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from difftract_bids.bids.plan import make_plan
+    >>> from difftract_bids.config import Config
+    >>> from difftract_bids.workflows.derivatives import init_atlas_sink
+    >>> plan = make_plan(Path("bids"), Path("out"), Path("work"), Config())
+    >>> entities = {"param": "sensitivity", "desc": "total", "suffix": "dwimap"}
+    >>> sink = init_atlas_sink(plan, plan.runs[0], "ICBM100", "ds_sensitivity", entities)
+    >>> sink.inputs.in_file = Path("sensitivity.nii.gz").absolute()
+    >>> sink.run().outputs.out_file
+    '/.../sub-01/dwi/sub-01_atlas-ICBM100_desc-total_param-sensitivity_dwimap.nii.gz'
     """
     config = plan.config
     made_of = [("dseg", atlas), (_fodf_of(run), None), ("preproc_dwi", None)]

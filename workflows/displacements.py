@@ -92,6 +92,18 @@ def init_displacements_wf(
         Tables of motion and of flagged slices, if motion was corrected.
     notes
         What the user should know.
+
+    Examples
+    --------
+    >>> from difftract_bids.bids.phase_encoding import PhaseEncoding
+    >>> from difftract_bids.config import PreprocessingConfig
+    >>> from difftract_bids.workflows.displacements import Displacements, init_displacements_wf
+    >>> known = Displacements(
+    ...     motion="dipy", distortion="t1w", encoding=PhaseEncoding("j", -1, readout_s=0.05)
+    ... )
+    >>> workflow = init_displacements_wf(PreprocessingConfig(), known)
+    >>> workflow.get_node("susceptibility_wf").list_node_names()
+    ['estimate', 'inputnode', 'outputnode']
     """
     workflow = LiterateWorkflow(name=name)
     inputs = pe.Node(niu.IdentityInterface([*_SERIES, "raw", "t1w"]), name="inputnode")

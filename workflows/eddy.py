@@ -57,6 +57,17 @@ def init_eddy_wf(
         Table of outlier slices.
     notes
         What the user should know.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from difftract_bids.bids.phase_encoding import PhaseEncoding
+    >>> from difftract_bids.workflows.eddy import init_eddy_wf
+    >>> encoding = PhaseEncoding("j", -1, readout_s=0.05)
+    >>> workflow = init_eddy_wf(encoding, "eddy_openmp", with_topup=True)
+    >>> workflow.inputs.inputnode.dwi = Path("raw.nii.gz").absolute()
+    >>> workflow.get_node("eddy").inputs.repol
+    True
     """
     workflow = LiterateWorkflow(name=name)
     workflow.__desc__ = (

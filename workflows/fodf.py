@@ -80,6 +80,22 @@ def init_fodf_wf(
     ------
     ConfigError
         If the model is ``auto`` and neither a network nor an fODF image is given.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from difftract_bids.config import FodfConfig
+    >>> from difftract_bids.workflows.fodf import init_fodf_wf
+    >>> workflow = init_fodf_wf(FodfConfig(model="csd", response_algorithm="fa"))
+    >>> workflow.base_dir = "work"
+    >>> workflow.config["execution"]["remove_unnecessary_outputs"] = "false"
+    >>> workflow.inputs.inputnode.dwi = Path("dwi.nii.gz").absolute()
+    >>> workflow.inputs.inputnode.bval = Path("dwi.bval").absolute()
+    >>> workflow.inputs.inputnode.bvec = Path("dwi.bvec").absolute()
+    >>> workflow.inputs.inputnode.mask = Path("mask.nii.gz").absolute()
+    >>> graph = workflow.run()
+    >>> sorted(path.name for path in Path("work/fodf_wf").glob("*/*.nii.gz"))[:4]
+    ['afdtotal.nii.gz', 'colour_fa.nii.gz', 'fa.nii.gz', 'fodf.nii.gz']
     """
     workflow = LiterateWorkflow(name=name)
     inputs = pe.Node(niu.IdentityInterface([name for name, _ in _DIFFUSION]), name="inputnode")

@@ -51,6 +51,17 @@ def init_head_motion_wf(
         Tables of motion, and of flagged slices.
     notes
         What the user should know.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from difftract_bids.config import PreprocessingConfig
+    >>> from difftract_bids.workflows.motion import init_head_motion_wf
+    >>> workflow = init_head_motion_wf(PreprocessingConfig(), omp_nthreads=4)
+    >>> workflow.inputs.inputnode.dwi = Path("raw.nii.gz").absolute()
+    >>> workflow.inputs.inputnode.pe_direction = "j-"
+    >>> sorted(workflow.list_node_names())[:3]
+    ['confounds', 'estimate', 'flag']
     """
     workflow = LiterateWorkflow(name=name)
     workflow.__desc__ = (

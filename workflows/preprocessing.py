@@ -84,6 +84,21 @@ def init_preprocessing_wf(
         Tables of motion and of flagged slices, if motion was corrected.
     notes
         What the user should know.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from difftract_bids.config import PreprocessingConfig
+    >>> from difftract_bids.workflows.preprocessing import init_preprocessing_wf
+    >>> config = PreprocessingConfig(motion_correction="none", output_resolution_mm=2.0)
+    >>> workflow = init_preprocessing_wf(config, omp_nthreads=4, mem_gb=0.5)
+    >>> workflow.inputs.inputnode.dwi = Path("raw.nii.gz").absolute()
+    >>> workflow.inputs.inputnode.bval = Path("raw.bval").absolute()
+    >>> workflow.inputs.inputnode.bvec = Path("raw.bvec").absolute()
+    >>> workflow.get_node("displacements_wf").list_node_names()
+    ['inputnode', 'notes', 'outputnode', 'resample']
+    >>> "Voxels were made 2 mm" in workflow.visit_desc()
+    True
     """
     displacements = displacements or Displacements(config.motion_correction)
     size: dict[str, Any] = {"omp_nthreads": omp_nthreads, "mem_gb": mem_gb}
@@ -158,6 +173,21 @@ def init_given_series_wf(
         The series with a conformed gradient table, its mean b=0 image and brain mask.
     notes
         Nothing.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from difftract_bids.config import PreprocessingConfig
+    >>> from difftract_bids.workflows.preprocessing import init_given_series_wf
+    >>> workflow = init_given_series_wf(PreprocessingConfig(), has_mask=False)
+    >>> workflow.base_dir = "work"
+    >>> workflow.config["execution"]["remove_unnecessary_outputs"] = "false"
+    >>> workflow.inputs.inputnode.dwi = Path("dwi.nii.gz").absolute()
+    >>> workflow.inputs.inputnode.bval = Path("dwi.bval").absolute()
+    >>> workflow.inputs.inputnode.bvec = Path("dwi.bvec").absolute()
+    >>> graph = workflow.run()
+    >>> sorted(path.name for path in Path("work/preprocessing_wf").glob("*/*.nii.gz"))
+    ['dwiref.nii.gz', 'mask.nii.gz', 'meandwi.nii.gz']
     """
     workflow = LiterateWorkflow(name=name)
     workflow.__desc__ = (

@@ -66,6 +66,21 @@ def init_refinement_wf(
         The adjusted ones.
     notes
         What a user should know.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from difftract_bids.bids.plan import make_plan
+    >>> from difftract_bids.config import Config, RefinementConfig
+    >>> from difftract_bids.workflows.refinement import init_refinement_wf
+    >>> config = Config(
+    ...     refinement=RefinementConfig(refine_fodf="count.dense.tsv", refine_steps=10),
+    ...     atlases=("Phantom=bids/derivatives/truth",),
+    ... )
+    >>> plan = make_plan(Path("bids"), Path("out"), Path("work"), config)
+    >>> workflow = init_refinement_wf(plan, plan.runs[0], omp_nthreads=4)
+    >>> workflow.get_node("refine").inputs.refine_steps
+    10
     """
     config = plan.config
     workflow = LiterateWorkflow(name=name)

@@ -60,6 +60,17 @@ def init_run_report_wf(plan: Plan, run: DWIRun, *, name: str = "report_wf") -> L
         was mapped.
     confounds, outliers
         Tables of motion and of flagged slices, if motion was corrected.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from difftract_bids.bids.plan import make_plan
+    >>> from difftract_bids.config import Config
+    >>> from difftract_bids.workflows.reporting import init_run_report_wf
+    >>> plan = make_plan(Path("bids"), Path("out"), Path("work"), Config())
+    >>> workflow = init_run_report_wf(plan, plan.runs[0])
+    >>> [name for name in sorted(workflow.list_node_names()) if name.startswith("plot_")][:4]
+    ['plot_coreg', 'plot_denoising', 'plot_fa', 'plot_fodf']
     """
     workflow = LiterateWorkflow(name=name)
     inputs = pe.Node(niu.IdentityInterface(_FIELDS), name="inputnode")
@@ -122,6 +133,18 @@ def init_tissue_report_wf(
     ------
     five_tissue_types, t1w
         Tissues and T1w in the space of the run.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from difftract_bids.bids.plan import make_plan
+    >>> from difftract_bids.config import Config
+    >>> from difftract_bids.workflows.reporting import init_tissue_report_wf
+    >>> plan = make_plan(Path("bids"), Path("out"), Path("work"), Config())
+    >>> workflow = init_tissue_report_wf(plan, plan.runs[0])
+    >>> workflow.inputs.inputnode.t1w = Path("t1w_dwi.nii.gz").absolute()
+    >>> sorted(workflow.list_node_names())
+    ['ds_tissue', 'inputnode', 'plot_tissue']
     """
     workflow = LiterateWorkflow(name=name)
     fields = ["five_tissue_types", "t1w"]
@@ -149,6 +172,18 @@ def init_template_report_wf(
         T1w, or what stands in for it, and brain mask in the space of the run.
     warp, affine
         From the template to that space.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from difftract_bids.bids.plan import make_plan
+    >>> from difftract_bids.config import Config
+    >>> from difftract_bids.workflows.reporting import init_template_report_wf
+    >>> plan = make_plan(Path("bids"), Path("out"), Path("work"), Config())
+    >>> name, t1w = next(iter(plan.templates_of(plan.runs[0]).items()))
+    >>> workflow = init_template_report_wf(plan, plan.runs[0], name, str(t1w))
+    >>> workflow.name
+    'MNI152NLin2009aSym_report_wf'
     """
     workflow = LiterateWorkflow(name=f"{template}_report_wf")
     fields = ["t1w", "mask", "warp", "affine"]
@@ -196,6 +231,17 @@ def init_atlas_report_wf(
         Streamline count matrix.
     sift2, meanfa, meanlength
         Other matrices, as far as the settings ask for them.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from difftract_bids.bids.plan import make_plan
+    >>> from difftract_bids.config import Config
+    >>> from difftract_bids.workflows.reporting import init_atlas_report_wf
+    >>> plan = make_plan(Path("bids"), Path("out"), Path("work"), Config())
+    >>> workflow = init_atlas_report_wf(plan, plan.runs[0], "ICBM100")
+    >>> sorted(workflow.inputs.inputnode.get())[:4]
+    ['dwiref', 'mask', 'meanfa', 'meanlength']
     """
     workflow = LiterateWorkflow(name=name)
     measures = edge_measures(plan.config)

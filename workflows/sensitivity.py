@@ -72,6 +72,21 @@ def init_sensitivity_wf(
     -------
     notes
         What a user should know.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from difftract_bids.bids.plan import make_plan
+    >>> from difftract_bids.config import Config, SensitivityConfig
+    >>> from difftract_bids.workflows.sensitivity import init_sensitivity_wf
+    >>> config = Config(
+    ...     sensitivity=SensitivityConfig(sensitivity=("LH-Precentral-Brainstem",)),
+    ...     atlases=("Phantom=bids/derivatives/truth",),
+    ... )
+    >>> plan = make_plan(Path("bids"), Path("out"), Path("work"), config)
+    >>> workflow = init_sensitivity_wf(plan, plan.runs[0], plan.atlases[0])
+    >>> [name for name in workflow.list_node_names() if name.startswith("map_")]
+    ['map_LHPrecentralxBrainstem']
     """
     config = plan.config
     workflow = LiterateWorkflow(name=name or f"sensitivity_{atlas.name.replace('+', '_')}_wf")

@@ -32,6 +32,17 @@ def init_series_wf(
     -------
     dwi, bval, bvec, dwiref, mask, notes
         See :func:`difftract_bids.workflows.preprocessing.init_preprocessing_wf`, which gives more.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from difftract_bids.bids.plan import make_plan
+    >>> from difftract_bids.config import Config
+    >>> from difftract_bids.workflows.series import init_series_wf
+    >>> plan = make_plan(Path("bids"), Path("out"), Path("work"), Config())
+    >>> workflow = init_series_wf(plan.runs[0], plan.config)
+    >>> workflow.inputs.inputnode.dwi
+    '/.../bids/sub-01/dwi/sub-01_dwi.nii.gz'
     """
     if run.preprocessed is not None:
         given = run.preprocessed

@@ -42,6 +42,16 @@ def init_t1w_susceptibility_wf(
         Along the phase-encoding voxel axis, mm.
     notes
         What the user should know.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from difftract_bids.bids.phase_encoding import PhaseEncoding
+    >>> from difftract_bids.workflows.susceptibility import init_t1w_susceptibility_wf
+    >>> workflow = init_t1w_susceptibility_wf(PhaseEncoding("j", -1))
+    >>> workflow.inputs.inputnode.t1w = Path("T1w.nii.gz").absolute()
+    >>> workflow.get_node("estimate").inputs.pe_direction
+    'j-'
     """
     workflow = LiterateWorkflow(name=name)
     workflow.__desc__ = (
@@ -96,6 +106,17 @@ def init_topup_wf(
         Along the phase-encoding voxel axis, mm.
     fieldcoef, movpar, encoding_file
         What eddy reads of topup's.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from difftract_bids.bids.phase_encoding import OpposedImage, PhaseEncoding
+    >>> from difftract_bids.workflows.susceptibility import init_topup_wf
+    >>> own, other = PhaseEncoding("j", -1, 0.05), PhaseEncoding("j", 1, 0.05)
+    >>> workflow = init_topup_wf(own, [OpposedImage(Path("epi.nii.gz").absolute(), other)])
+    >>> workflow.inputs.inputnode.dwi = Path("raw.nii.gz").absolute()
+    >>> sorted(workflow.list_node_names())
+    ['convert', 'inputnode', 'outputnode', 'prepare', 'topup']
     """
     workflow = LiterateWorkflow(name=name)
     workflow.__desc__ = (

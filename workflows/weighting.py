@@ -52,6 +52,20 @@ def init_weighting_wf(
         Content of its sidecar.
     notes
         What a user should know about the fit.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from difftract_bids.workflows.weighting import init_weighting_wf
+    >>> workflow = init_weighting_wf()
+    >>> workflow.base_dir = "work"
+    >>> workflow.config["execution"]["remove_unnecessary_outputs"] = "false"
+    >>> workflow.inputs.inputnode.tractogram = Path("tractogram.trx").absolute()
+    >>> workflow.inputs.inputnode.fodf = Path("fodf.nii.gz").absolute()
+    >>> workflow.inputs.inputnode.mask = Path("mask.nii.gz").absolute()
+    >>> graph = workflow.run()
+    >>> Path("work/weighting_wf/weigh/weights.tsv").exists()
+    True
     """
     workflow = LiterateWorkflow(name=name)
     workflow.__desc__ = (

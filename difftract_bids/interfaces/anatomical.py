@@ -36,6 +36,17 @@ class AlignT1w(SimpleInterface):
     """Find the rigid motion between T1w and b=0 image, whatever their headers say.
 
     The T1w is not interpolated: its affine is replaced, so that it keeps its resolution.
+
+    Examples
+    --------
+    >>> import nibabel
+    >>> from difftract_bids.interfaces.anatomical import AlignT1w
+    >>> align = AlignT1w(t1w="T1w.nii.gz", dwiref="dwiref.nii.gz", mask="mask.nii.gz")
+    >>> found = align.run().outputs
+    >>> found.t1w_to_dwi
+    '/.../t1w_to_dwi.txt'
+    >>> nibabel.load(found.t1w_dwi).shape == nibabel.load("T1w.nii.gz").shape
+    True
     """
 
     input_spec, output_spec = AlignT1wInputSpec, AlignT1wOutputSpec
@@ -81,7 +92,15 @@ class MakePseudoT1wOutputSpec(TraitedSpec):
 
 
 class MakePseudoT1w(SimpleInterface):
-    """Make an image with a T1w's contrast from tensor maps, for want of a T1w."""
+    """Make an image with a T1w's contrast from tensor maps, for want of a T1w.
+
+    Examples
+    --------
+    >>> from difftract_bids.interfaces.anatomical import MakePseudoT1w
+    >>> make = MakePseudoT1w(fa="fa.nii.gz", md="md.nii.gz", mask="mask.nii.gz")
+    >>> make.run().outputs.pseudo_t1w
+    '/.../pseudo_t1w.nii.gz'
+    """
 
     input_spec, output_spec = MakePseudoT1wInputSpec, MakePseudoT1wOutputSpec
 
@@ -116,7 +135,18 @@ class RegisterTemplateOutputSpec(TraitedSpec):
 
 
 class RegisterTemplate(SimpleInterface):
-    """Map a brain to a template: affine, then SyN."""
+    """Map a brain to a template: affine, then SyN.
+
+    Examples
+    --------
+    >>> from difftract_bids.interfaces.anatomical import RegisterTemplate
+    >>> register = RegisterTemplate(
+    ...     anatomy="t1w_dwi.nii.gz", mask="mask.nii.gz", template="template.nii.gz", num_threads=4
+    ... )
+    >>> sorted(register.output_spec().get())
+    ['affine', 'dwi_to_template', 'template_to_dwi', 'warp']
+    >>> found = register.run().outputs  # minutes  # doctest: +SKIP
+    """
 
     input_spec, output_spec = RegisterTemplateInputSpec, RegisterTemplateOutputSpec
 
@@ -168,7 +198,24 @@ class ResampleParcellationOutputSpec(TraitedSpec):
 
 
 class ResampleParcellation(SimpleInterface):
-    """Bring a parcellation onto the diffusion grid in one nearest-neighbour interpolation."""
+    """Bring a parcellation onto the diffusion grid in one nearest-neighbour interpolation.
+
+    Examples
+    --------
+    >>> import nibabel
+    >>> from difftract_bids.interfaces.anatomical import ResampleParcellation
+    >>> resample = ResampleParcellation(
+    ...     parcellation="labels.nii.gz",
+    ...     table="labels.tsv",
+    ...     mask="mask.nii.gz",
+    ...     affine="t1w_to_dwi.txt",
+    ... )
+    >>> placed = resample.run().outputs
+    >>> nibabel.load(placed.parcellation).shape == nibabel.load("mask.nii.gz").shape
+    True
+    >>> placed.notes
+    []
+    """
 
     input_spec, output_spec = ResampleParcellationInputSpec, ResampleParcellationOutputSpec
 

@@ -16,7 +16,17 @@ class PlotFiveTissueTypesInputSpec(BaseInterfaceInputSpec):
 
 
 class PlotFiveTissueTypes(Reportlet):
-    """Draw the tissues over the T1w."""
+    """Draw the tissues over the T1w.
+
+    Examples
+    --------
+    >>> from difftract_bids.interfaces.anatomical_reportlets import PlotFiveTissueTypes
+    >>> plot = PlotFiveTissueTypes(
+    ...     five_tissue_types="five_tissue_types.nii.gz", t1w="t1w_dwi.nii.gz"
+    ... )
+    >>> plot.run().outputs.out_report
+    '/.../report.svg'
+    """
 
     input_spec = PlotFiveTissueTypesInputSpec
 
@@ -39,7 +49,20 @@ class PlotRegistrationInputSpec(BaseInterfaceInputSpec):
 
 
 class PlotRegistration(Reportlet):
-    """Draw the edges of the template over the T1w."""
+    """Draw the edges of the template over the T1w.
+
+    Examples
+    --------
+    >>> from difftract_bids.interfaces.anatomical_reportlets import PlotRegistration
+    >>> plot = PlotRegistration(
+    ...     t1w="t1w_dwi.nii.gz",
+    ...     mask="mask.nii.gz",
+    ...     template="template.nii.gz",
+    ...     warp="template_to_dwi.h5",
+    ... )
+    >>> plot.run().outputs.out_report
+    '/.../report.svg'
+    """
 
     input_spec = PlotRegistrationInputSpec
 

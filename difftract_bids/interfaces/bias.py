@@ -32,7 +32,17 @@ class CorrectBiasOutputSpec(TraitedSpec):
 
 
 class CorrectBias(SimpleInterface):
-    """Estimate the bias field of the mean b=0 image by N4 and divide all volumes by it."""
+    """Estimate the bias field of the mean b=0 image by N4 and divide all volumes by it.
+
+    Examples
+    --------
+    >>> from difftract_bids.interfaces.bias import CorrectBias
+    >>> series = {"dwi": "raw.nii.gz", "bval": "raw.bval", "bvec": "raw.bvec"}
+    >>> correct = CorrectBias(**series, mask="mask.nii.gz", num_threads=4)
+    >>> sorted(correct.output_spec().get())
+    ['dwi', 'field']
+    >>> corrected = correct.run().outputs  # seconds  # doctest: +SKIP
+    """
 
     input_spec, output_spec = CorrectBiasInputSpec, CorrectBiasOutputSpec
 

@@ -43,7 +43,22 @@ class ConcatenateRunsOutputSpec(TraitedSpec):
 
 
 class ConcatenateRuns(SimpleInterface):
-    """Put diffusion series of one grid one after the other."""
+    """Put diffusion series of one grid one after the other.
+
+    Examples
+    --------
+    >>> from difftract_bids.interfaces.combine import ConcatenateRuns
+    >>> join = ConcatenateRuns(
+    ...     dwi=["raw.nii.gz", "raw_2.nii.gz"],
+    ...     bval=["raw.bval", "raw_2.bval"],
+    ...     bvec=["raw.bvec", "raw_2.bvec"],
+    ... )
+    >>> joined = join.run().outputs
+    >>> joined.n_volumes
+    [32, 32]
+    >>> [round(scale, 1) for scale in joined.scales]
+    [1.0, 1.0]
+    """
 
     input_spec, output_spec = ConcatenateRunsInputSpec, ConcatenateRunsOutputSpec
 

@@ -6,7 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nipype.interfaces.base import File, SimpleInterface, TraitedSpec, isdefined, traits
+from nipype.interfaces.base import (
+    File,
+    InputMultiObject,
+    SimpleInterface,
+    TraitedSpec,
+    isdefined,
+    traits,
+)
 
 from difftract_bids.config import MEASURES, ConnectomeConfig
 from difftract_bids.interfaces.settings import settings_of, settings_spec
@@ -26,7 +33,7 @@ class BuildConnectomeInputSpec(ThreadedSpec, _Settings):
         desc="TRX, TCK or TRK file of the streamlines: instead of the summary, or besides for "
         "assignments along the way.",
     )
-    images = traits.List(
+    images = InputMultiObject(
         File(exists=True), desc="Images to average along streamlines, if the summary lacks them."
     )
     image_names = traits.List(traits.Str, desc="Their names: fa makes the measure meanfa.")
@@ -63,9 +70,26 @@ class BuildConnectomeOutputSpec(_Matrices):
 
 
 class BuildConnectome(SimpleInterface):
-    """Assign streamlines to parcels and sum them up, every node of the table kept.
+    r"""Assign streamlines to parcels and sum them up, every node of the table kept.
 
     Streamlines are assigned in millimetres, so that the parcellation may be on any grid.
+
+    Examples
+    --------
+    >>> import pandas
+    >>> from difftract_bids.interfaces.connectome import BuildConnectome
+    >>> build = BuildConnectome(
+    ...     tractogram="tractogram.trx",
+    ...     parcellation="labels.nii.gz",
+    ...     table="labels.tsv",
+    ...     connectome_measures=["count", "meanlength"],
+    ... )
+    >>> built = build.run().outputs
+    >>> count = pandas.read_csv(built.count, sep="\t")
+    >>> count.shape
+    (39, 39)
+    >>> list(count.columns[:2])
+    ['LH-FrontalPole', 'LH-SuperiorFrontal']
     """
 
     input_spec, output_spec = BuildConnectomeInputSpec, BuildConnectomeOutputSpec
@@ -233,7 +257,16 @@ class MergeConnectomesOutputSpec(TraitedSpec):
 
 
 class MergeConnectomes(SimpleInterface):
-    """Put the matrices of all atlases into one HDF5 file."""
+    """Put the matrices of all atlases into one HDF5 file.
+
+    Examples
+    --------
+    >>> import h5py
+    >>> from difftract_bids.interfaces.connectome import MergeConnectomes
+    >>> merge = MergeConnectomes(atlases=["Phantom"], files=["connectome.h5"])
+    >>> sorted(h5py.File(merge.run().outputs.hdf5)["Phantom"])
+    ['count', 'meanfa', 'meanlength', 'nodes']
+    """
 
     input_spec, output_spec = MergeConnectomesInputSpec, MergeConnectomesOutputSpec
 

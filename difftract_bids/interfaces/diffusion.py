@@ -72,7 +72,19 @@ class FitTensorOutputSpec(TraitedSpec):
 
 
 class FitTensor(SimpleInterface):
-    """Fit diffusion tensors by weighted least squares."""
+    """Fit diffusion tensors by weighted least squares.
+
+    Examples
+    --------
+    >>> import nibabel
+    >>> from difftract_bids.interfaces.diffusion import FitTensor
+    >>> fit = FitTensor(dwi="dwi.nii.gz", bval="dwi.bval", bvec="dwi.bvec", mask="mask.nii.gz")
+    >>> maps = fit.run().outputs
+    >>> maps.fa
+    '/.../fa.nii.gz'
+    >>> nibabel.load(maps.v1).shape
+    (31, 36, 28, 3)
+    """
 
     input_spec, output_spec = DiffusionSpec, FitTensorOutputSpec
 

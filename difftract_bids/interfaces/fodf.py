@@ -52,7 +52,20 @@ class FitFODFOutputSpec(_TissuesOutputSpec):
 
 
 class FitFODF(SimpleInterface):
-    """Estimate fibre orientation distributions by constrained spherical deconvolution."""
+    """Estimate fibre orientation distributions by constrained spherical deconvolution.
+
+    Examples
+    --------
+    >>> import nibabel
+    >>> from difftract_bids.interfaces.fodf import FitFODF
+    >>> series = {"dwi": "dwi.nii.gz", "bval": "dwi.bval", "bvec": "dwi.bvec"}
+    >>> fit = FitFODF(**series, mask="mask.nii.gz", model="csd", response_wm="response.txt")
+    >>> found = fit.run().outputs
+    >>> nibabel.load(found.fodf).shape
+    (31, 36, 28, 45)
+    >>> found.fodf_metadata["FODFModel"]
+    'csd'
+    """
 
     input_spec, output_spec = FitFODFInputSpec, FitFODFOutputSpec
 
@@ -108,7 +121,18 @@ class NormaliseTissuesOutputSpec(_TissuesOutputSpec):
 
 
 class NormaliseTissues(SimpleInterface):
-    """Bring the tissues of a multi-tissue model to a common intensity."""
+    """Bring the tissues of a multi-tissue model to a common intensity.
+
+    Examples
+    --------
+    >>> from difftract_bids.interfaces.fodf import NormaliseTissues
+    >>> normalise = NormaliseTissues(
+    ...     fodf="wmfod.nii.gz", fodf_csf="csffod.nii.gz", mask="mask.nii.gz"
+    ... )
+    >>> normalised = normalise.run().outputs
+    >>> normalised.fodf, normalised.fodf_csf, normalised.field
+    ('/.../fodf.nii.gz', '/.../fodf_csf.nii.gz', '/.../field.nii.gz')
+    """
 
     input_spec, output_spec = NormaliseTissuesInputSpec, NormaliseTissuesOutputSpec
 

@@ -35,7 +35,15 @@ class MapFODFOutputSpec(TraitedSpec):
 
 
 class MapFODF(SimpleInterface):
-    """Work out total apparent fibre density, peaks, and how many there are."""
+    """Work out total apparent fibre density, peaks, and how many there are.
+
+    Examples
+    --------
+    >>> from difftract_bids.interfaces.fodf_maps import MapFODF
+    >>> maps = MapFODF(fodf="fodf.nii.gz", mask="mask.nii.gz").run().outputs
+    >>> maps.afdtotal, maps.nufo
+    ('/.../afdtotal.nii.gz', '/.../nufo.nii.gz')
+    """
 
     input_spec, output_spec = MapFODFInputSpec, MapFODFOutputSpec
 
@@ -78,7 +86,15 @@ class ImportFODFOutputSpec(TraitedSpec):
 
 
 class ImportFODF(SimpleInterface):
-    """Read an fODF image from elsewhere, in whatever basis and order of axes."""
+    """Read an fODF image from elsewhere, in whatever basis and order of axes.
+
+    Examples
+    --------
+    >>> from difftract_bids.interfaces.fodf_maps import ImportFODF
+    >>> taken = ImportFODF(in_file="wmfod.nii.gz", like="mask.nii.gz").run().outputs
+    >>> taken.fodf_metadata["OrientationEncoding"]["SphericalHarmonicDegree"]
+    8
+    """
 
     input_spec, output_spec = ImportFODFInputSpec, ImportFODFOutputSpec
 
@@ -122,7 +138,16 @@ class ConvertFODFOutputSpec(TraitedSpec):
 
 
 class ConvertFODF(SimpleInterface):
-    """Write an fODF image in another spherical harmonic basis."""
+    """Write an fODF image in another spherical harmonic basis.
+
+    Examples
+    --------
+    >>> from difftract_bids.interfaces.fodf_maps import ConvertFODF
+    >>> convert = ConvertFODF(in_file="wmfod.nii.gz", basis="descoteaux07")
+    >>> converted = convert.run().outputs
+    >>> converted.out_metadata["OrientationEncoding"]
+    {'SphericalHarmonicBasis': 'descoteaux07'}
+    """
 
     input_spec, output_spec = ConvertFODFInputSpec, ConvertFODFOutputSpec
 

@@ -21,7 +21,16 @@ class PlotResponseInputSpec(BaseInterfaceInputSpec):
 
 
 class PlotResponse(Reportlet):
-    """Draw the response functions of the tissues."""
+    """Draw the response functions of the tissues.
+
+    Examples
+    --------
+    >>> from difftract_bids.interfaces.fodf_reportlets import PlotResponse
+    >>> series = {"dwi": "dwi.nii.gz", "bval": "dwi.bval", "bvec": "dwi.bvec"}
+    >>> plot = PlotResponse(**series, response_wm="wm.txt", response_csf="csf.txt")
+    >>> plot.run().outputs.out_report
+    '/.../report.svg'
+    """
 
     input_spec = PlotResponseInputSpec
 
@@ -49,7 +58,15 @@ class PlotTissuesInputSpec(BaseInterfaceInputSpec):
 
 
 class PlotTissues(Reportlet):
-    """Draw the share of each tissue, and the normalisation field."""
+    """Draw the share of each tissue, and the normalisation field.
+
+    Examples
+    --------
+    >>> from difftract_bids.interfaces.fodf_reportlets import PlotTissues
+    >>> plot = PlotTissues(fodf="wmfod.nii.gz", fodf_csf="csffod.nii.gz", mask="mask.nii.gz")
+    >>> plot.run().outputs.out_report
+    '/.../report.svg'
+    """
 
     input_spec = PlotTissuesInputSpec
 

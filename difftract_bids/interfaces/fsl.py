@@ -58,7 +58,28 @@ class PrepareTopupOutputSpec(TraitedSpec):
 
 
 class PrepareTopup(SimpleInterface):
-    """Put the b=0 volumes of both directions together, stored as FSL holds images."""
+    """Put the b=0 volumes of both directions together, stored as FSL holds images.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from difftract_bids.interfaces.fsl import PrepareTopup
+    >>> prepare = PrepareTopup(
+    ...     dwi="raw.nii.gz",
+    ...     bval="raw.bval",
+    ...     pe_direction="j-",
+    ...     readout_s=0.05,
+    ...     opposed=["epi.nii.gz"],
+    ...     opposed_bvals=[""],  # all of it is b=0
+    ...     opposed_directions=["j"],
+    ...     opposed_readouts_s=[0.05],
+    ... )
+    >>> prepared = prepare.run().outputs
+    >>> Path(prepared.encoding_file).read_text().splitlines()
+    ['0 -1 0 0.05', '0 -1 0 0.05', '0 1 0 0.05']
+    >>> prepared.config
+    'b02b0_1.cnf'
+    """
 
     input_spec, output_spec = PrepareTopupInputSpec, PrepareTopupOutputSpec
 
@@ -158,7 +179,18 @@ class PrepareEddyOutputSpec(TraitedSpec):
 
 
 class PrepareEddy(SimpleInterface):
-    """Store a series as FSL holds images, and write the tables that eddy reads."""
+    r"""Store a series as FSL holds images, and write the tables that eddy reads.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from difftract_bids.interfaces.fsl import PrepareEddy
+    >>> series = {"dwi": "raw.nii.gz", "bval": "raw.bval", "bvec": "raw.bvec"}
+    >>> prepare = PrepareEddy(**series, mask="mask.nii.gz", pe_direction="j-", readout_s=0.05)
+    >>> prepared = prepare.run().outputs
+    >>> Path(prepared.in_acqp).read_text()
+    '0 -1 0 0.05\n'
+    """
 
     input_spec, output_spec = PrepareEddyInputSpec, PrepareEddyOutputSpec
 
@@ -207,7 +239,27 @@ class _EddyInputSpec(EddyInputSpec):
 
 
 class Eddy(fsl.Eddy):
-    """Nipype's eddy, by whichever of its names it is on the PATH."""
+    """Nipype's eddy, by whichever of its names it is on the PATH.
+
+    Examples
+    --------
+    The command line; ``run()`` needs FSL.
+
+    >>> from difftract_bids.interfaces.fsl import Eddy
+    >>> eddy = Eddy(
+    ...     program="eddy_cpu",
+    ...     in_file="eddy_in.nii.gz",
+    ...     in_mask="eddy_mask.nii.gz",
+    ...     in_bval="eddy_in.bval",
+    ...     in_bvec="eddy_in.bvec",
+    ...     in_acqp="acqparams.txt",
+    ...     in_index="index.txt",
+    ...     repol=True,
+    ...     num_threads=4,
+    ... )
+    >>> eddy.cmdline.split()[0], eddy.cmdline.split()[-1]
+    ('eddy_cpu', '--nthr=4')
+    """
 
     input_spec = _EddyInputSpec
 
@@ -254,7 +306,23 @@ class CollectEddyOutputSpec(TraitedSpec):
 
 
 class CollectEddy(SimpleInterface):
-    """Bring eddy's image and tables back to the axes and the forms that we use."""
+    """Bring eddy's image and tables back to the axes and the forms that we use.
+
+    Examples
+    --------
+    >>> import numpy
+    >>> from difftract_bids.interfaces.fsl import CollectEddy
+    >>> collect = CollectEddy(
+    ...     corrected="eddy_corrected.nii.gz",
+    ...     rotated_bvecs="eddy_corrected.eddy_rotated_bvecs",
+    ...     eddy_parameters="eddy_corrected.eddy_parameters",
+    ...     bval="raw.bval",
+    ...     dwi="raw.nii.gz",
+    ... )
+    >>> collected = collect.run().outputs
+    >>> numpy.loadtxt(collected.affines).shape  # a row a volume
+    (32, 12)
+    """
 
     input_spec, output_spec = CollectEddyInputSpec, CollectEddyOutputSpec
 

@@ -36,7 +36,16 @@ class ConformGradientsOutputSpec(TraitedSpec):
 
 
 class ConformGradients(SimpleInterface):
-    """Check a gradient table and write it in one form: rows, unit vectors."""
+    """Check a gradient table and write it in one form: rows, unit vectors.
+
+    Examples
+    --------
+    >>> import numpy
+    >>> from difftract_bids.interfaces.gradients import ConformGradients
+    >>> conform = ConformGradients(dwi="raw.nii.gz", bval="raw.bval", bvec="raw.bvec")
+    >>> numpy.loadtxt(conform.run().outputs.bvec).shape
+    (3, 32)
+    """
 
     input_spec, output_spec = ConformGradientsInputSpec, ConformGradientsOutputSpec
 
@@ -78,7 +87,18 @@ class CheckGradientsOutputSpec(TraitedSpec):
 
 
 class CheckGradients(SimpleInterface):
-    """Find flipped or permuted b-vectors, and mend them with ``fix_gradients``."""
+    """Find flipped or permuted b-vectors, and mend them with ``fix_gradients``.
+
+    Examples
+    --------
+    >>> from difftract_bids.interfaces.gradients import CheckGradients
+    >>> check = CheckGradients(dwi="raw.nii.gz", bval="raw.bval", bvec="raw.bvec")
+    >>> checked = check.run().outputs
+    >>> checked.notes  # nothing is wrong
+    []
+    >>> checked.table
+    '/.../gradient_check.tsv'
+    """
 
     input_spec, output_spec = CheckGradientsInputSpec, CheckGradientsOutputSpec
 

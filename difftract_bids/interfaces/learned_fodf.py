@@ -29,7 +29,17 @@ class PredictFODFOutputSpec(TraitedSpec):
 
 
 class PredictFODF(SimpleInterface):
-    """Predict fibre orientation distributions by a trained network."""
+    """Predict fibre orientation distributions by a trained network.
+
+    Examples
+    --------
+    >>> import nibabel
+    >>> from difftract_bids.interfaces.learned_fodf import PredictFODF
+    >>> series = {"dwi": "dwi.nii.gz", "bval": "dwi.bval", "bvec": "dwi.bvec"}
+    >>> predict = PredictFODF(**series, mask="mask.nii.gz", model_file="model.safetensors")
+    >>> nibabel.load(predict.run().outputs.fodf).shape
+    (31, 36, 28, 15)
+    """
 
     input_spec, output_spec = PredictFODFInputSpec, PredictFODFOutputSpec
 

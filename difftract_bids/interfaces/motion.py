@@ -49,7 +49,18 @@ class EstimateHeadMotionOutputSpec(TraitedSpec):
 
 
 class EstimateHeadMotion(SimpleInterface):
-    """Align every volume to what the others predict of it."""
+    """Align every volume to what the others predict of it.
+
+    Examples
+    --------
+    >>> from difftract_bids.interfaces.motion import EstimateHeadMotion
+    >>> estimate = EstimateHeadMotion(
+    ...     dwi="raw.nii.gz", bval="raw.bval", bvec="raw.bvec", pe_direction="j-", num_threads=4
+    ... )
+    >>> sorted(estimate.output_spec().get())
+    ['affines', 'bval', 'bvec', 'mask', 'notes', 'rigid']
+    >>> found = estimate.run().outputs  # minutes  # doctest: +SKIP
+    """
 
     input_spec, output_spec = EstimateHeadMotionInputSpec, EstimateHeadMotionOutputSpec
 
@@ -107,7 +118,16 @@ class ResampleDWIOutputSpec(TraitedSpec):
 
 
 class ResampleDWI(SimpleInterface):
-    """Apply motion, distortion and output voxel size in one interpolation."""
+    """Apply motion, distortion and output voxel size in one interpolation.
+
+    Examples
+    --------
+    >>> import nibabel
+    >>> from difftract_bids.interfaces.motion import ResampleDWI
+    >>> resample = ResampleDWI(dwi="raw.nii.gz", affines="affines.txt", output_resolution_mm=8.0)
+    >>> nibabel.load(resample.run().outputs.dwi).shape
+    (24, 27, 21, 32)
+    """
 
     input_spec, output_spec = ResampleDWIInputSpec, ResampleDWIOutputSpec
 
@@ -165,7 +185,18 @@ class FlagOutliersOutputSpec(TraitedSpec):
 
 
 class FlagOutliers(SimpleInterface):
-    """Find slices whose signal fell out; b-vectors must be those of the reference position."""
+    """Find slices whose signal fell out; b-vectors must be those of the reference position.
+
+    Examples
+    --------
+    >>> from difftract_bids.interfaces.motion import FlagOutliers
+    >>> series = {"dwi": "dwi.nii.gz", "bval": "dwi.bval", "bvec": "dwi.bvec"}
+    >>> flagged = FlagOutliers(**series, mask="mask.nii.gz").run().outputs
+    >>> flagged.outliers
+    '/.../outliers.tsv'
+    >>> flagged.notes  # no slice lost signal
+    []
+    """
 
     input_spec, output_spec = FlagOutliersInputSpec, FlagOutliersOutputSpec
 
@@ -210,7 +241,18 @@ class WriteConfoundsOutputSpec(TraitedSpec):
 
 
 class WriteConfounds(SimpleInterface):
-    """Write motion parameters, framewise displacement, gradients and outliers of each volume."""
+    r"""Write motion parameters, framewise displacement, gradients and outliers of each volume.
+
+    Examples
+    --------
+    >>> import pandas
+    >>> from difftract_bids.interfaces.motion import WriteConfounds
+    >>> series = {"dwi": "dwi.nii.gz", "bval": "dwi.bval", "bvec": "dwi.bvec"}
+    >>> write = WriteConfounds(**series, rigid="rigid.txt", outliers="outliers.tsv")
+    >>> confounds = pandas.read_csv(write.run().outputs.confounds, sep="\t")
+    >>> float(confounds.framewise_displacement.max())
+    0.5
+    """
 
     input_spec, output_spec = WriteConfoundsInputSpec, WriteConfoundsOutputSpec
 

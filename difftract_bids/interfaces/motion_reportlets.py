@@ -15,7 +15,15 @@ class PlotMotionInputSpec(BaseInterfaceInputSpec):
 
 
 class PlotMotion(Reportlet):
-    """Draw translations, rotations, framewise displacement and flagged slices."""
+    """Draw translations, rotations, framewise displacement and flagged slices.
+
+    Examples
+    --------
+    >>> from difftract_bids.interfaces.motion_reportlets import PlotMotion
+    >>> plot = PlotMotion(confounds="confounds.tsv", outliers="outliers.tsv")
+    >>> plot.run().outputs.out_report
+    '/.../report.svg'
+    """
 
     input_spec = PlotMotionInputSpec
 

@@ -39,6 +39,14 @@ class CarryNoise(SimpleInterface):
 
     It stays the noise of the images as they were acquired: that interpolation averages some of it
     out is not in it.
+
+    Examples
+    --------
+    >>> import nibabel
+    >>> from difftract_bids.interfaces.noise import CarryNoise
+    >>> carry = CarryNoise(sigma=["noise.nii.gz"], scales=[2.0], like="dwiref.nii.gz")
+    >>> f"{nibabel.load(carry.run().outputs.sigma).get_fdata().max():.1f}"  # 33.3 before
+    '66.7'
     """
 
     input_spec, output_spec = CarryNoiseInputSpec, CarryNoiseOutputSpec

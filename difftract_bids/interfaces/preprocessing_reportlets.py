@@ -18,7 +18,15 @@ class PlotDenoisingInputSpec(BaseInterfaceInputSpec):
 
 
 class PlotDenoising(Reportlet):
-    """Draw volumes before and after denoising, and what was taken away."""
+    """Draw volumes before and after denoising, and what was taken away.
+
+    Examples
+    --------
+    >>> from difftract_bids.interfaces.preprocessing_reportlets import PlotDenoising
+    >>> plot = PlotDenoising(raw="raw.nii.gz", denoised="dwi.nii.gz", raw_bval="raw.bval")
+    >>> plot.run().outputs.out_report
+    '/.../report.svg'
+    """
 
     input_spec = PlotDenoisingInputSpec
 

@@ -65,7 +65,30 @@ class RefineFODFOutputSpec(TraitedSpec):
 
 
 class RefineFODF(SimpleInterface):
-    """Adjust fODFs so that tracking in them gives a target, held back by the signal."""
+    """Adjust fODFs so that tracking in them gives a target, held back by the signal.
+
+    Examples
+    --------
+    >>> from difftract_bids.interfaces.refinement import RefineFODF
+    >>> series = {"dwi": "dwi.nii.gz", "bval": "dwi.bval", "bvec": "dwi.bvec"}
+    >>> refine = RefineFODF(
+    ...     **series,
+    ...     brain_mask="mask.nii.gz",
+    ...     fodf="fodf.nii.gz",
+    ...     response_wm="response.txt",
+    ...     target="count.dense.tsv",
+    ...     parcellation="labels.nii.gz",
+    ...     table="labels.tsv",
+    ...     refine_steps=2,
+    ...     refine_seeds=300,
+    ... )
+    >>> refined = refine.run().outputs
+    >>> refined.fodf
+    '/.../refined.nii.gz'
+    >>> loss = refined.fodf_metadata["Refinement"]["Loss"]
+    >>> loss["After"] < loss["Before"]
+    True
+    """
 
     input_spec, output_spec = RefineFODFInputSpec, RefineFODFOutputSpec
 

@@ -14,7 +14,14 @@ class PlotRefinementInputSpec(BaseInterfaceInputSpec):
 
 
 class PlotRefinement(Reportlet):
-    """Draw loss and misfit over the steps, and matrices beside the target."""
+    """Draw loss and misfit over the steps, and matrices beside the target.
+
+    Examples
+    --------
+    >>> from difftract_bids.interfaces.refinement_reportlets import PlotRefinement
+    >>> PlotRefinement(facts="facts.npz").run().outputs.out_report
+    '/.../report.svg'
+    """
 
     input_spec = PlotRefinementInputSpec
 

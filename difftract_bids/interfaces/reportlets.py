@@ -24,7 +24,24 @@ class ReportletOutputSpec(TraitedSpec):
 
 
 class Reportlet(SimpleInterface):
-    """Load, draw, and keep the path: a subclass says what to draw."""
+    """Load, draw, and keep the path: a subclass says what to draw.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from nipype.interfaces.base import BaseInterfaceInputSpec, File
+    >>> from difftract_bids.interfaces.reportlets import Reportlet
+    >>> class ShowNodesInputSpec(BaseInterfaceInputSpec):
+    ...     table = File(exists=True, mandatory=True, desc="Node table (TSV).")
+    >>> class ShowNodes(Reportlet):
+    ...     input_spec, _extension = ShowNodesInputSpec, "html"
+    ...
+    ...     def _draw(self, path):
+    ...         path.write_text(f"<pre>{Path(self.inputs.table).read_text()}</pre>")
+    ...         return path
+    >>> ShowNodes(table="labels.tsv").run().outputs.out_report
+    '/.../report.html'
+    """
 
     output_spec = ReportletOutputSpec
     _extension = "svg"
@@ -68,7 +85,15 @@ class PlotGradientsInputSpec(BaseInterfaceInputSpec):
 
 
 class PlotGradients(Reportlet):
-    """Draw shells and directions."""
+    """Draw shells and directions.
+
+    Examples
+    --------
+    >>> from difftract_bids.interfaces.reportlets import PlotGradients
+    >>> plot = PlotGradients(dwi="dwi.nii.gz", bval="dwi.bval", bvec="dwi.bvec")
+    >>> plot.run().outputs.out_report
+    '/.../report.svg'
+    """
 
     input_spec = PlotGradientsInputSpec
 
@@ -84,7 +109,14 @@ class _OnReferenceInputSpec(BaseInterfaceInputSpec):
 
 
 class PlotMask(Reportlet):
-    """Draw the brain mask over the reference image."""
+    """Draw the brain mask over the reference image.
+
+    Examples
+    --------
+    >>> from difftract_bids.interfaces.reportlets import PlotMask
+    >>> PlotMask(dwiref="dwiref.nii.gz", mask="mask.nii.gz").run().outputs.out_report
+    '/.../report.svg'
+    """
 
     input_spec = _OnReferenceInputSpec
 
@@ -102,7 +134,15 @@ class PlotCoregistrationInputSpec(_OnReferenceInputSpec):
 
 
 class PlotCoregistration(Reportlet):
-    """Draw the edges of the T1w over the reference image."""
+    """Draw the edges of the T1w over the reference image.
+
+    Examples
+    --------
+    >>> from difftract_bids.interfaces.reportlets import PlotCoregistration
+    >>> plot = PlotCoregistration(dwiref="dwiref.nii.gz", mask="mask.nii.gz", t1w="t1w_dwi.nii.gz")
+    >>> plot.run().outputs.out_report
+    '/.../report.svg'
+    """
 
     input_spec = PlotCoregistrationInputSpec
 
@@ -122,7 +162,17 @@ class PlotParcellationInputSpec(_OnReferenceInputSpec):
 
 
 class PlotParcellation(Reportlet):
-    """Draw the outlines of the parcels over the reference image."""
+    """Draw the outlines of the parcels over the reference image.
+
+    Examples
+    --------
+    >>> from difftract_bids.interfaces.reportlets import PlotParcellation
+    >>> plot = PlotParcellation(
+    ...     dwiref="dwiref.nii.gz", mask="mask.nii.gz", parcellation="labels.nii.gz"
+    ... )
+    >>> plot.run().outputs.out_report
+    '/.../report.svg'
+    """
 
     input_spec = PlotParcellationInputSpec
 
@@ -148,7 +198,15 @@ class PlotFAInputSpec(BaseInterfaceInputSpec):
 
 
 class PlotFA(Reportlet):
-    """Draw fractional anisotropy coloured by direction."""
+    """Draw fractional anisotropy coloured by direction.
+
+    Examples
+    --------
+    >>> from difftract_bids.interfaces.reportlets import PlotFA
+    >>> plot = PlotFA(fa="fa.nii.gz", v1="v1.nii.gz", mask="mask.nii.gz")
+    >>> plot.run().outputs.out_report
+    '/.../report.svg'
+    """
 
     input_spec = PlotFAInputSpec
 
@@ -172,7 +230,15 @@ class PlotFODFInputSpec(BaseInterfaceInputSpec):
 
 
 class PlotFODF(Reportlet):
-    """Draw fODF peaks."""
+    """Draw fODF peaks.
+
+    Examples
+    --------
+    >>> from difftract_bids.interfaces.reportlets import PlotFODF
+    >>> plot = PlotFODF(fodf="fodf.nii.gz", fa="fa.nii.gz", mask="mask.nii.gz", cutoff=0.2)
+    >>> plot.run().outputs.out_report
+    '/.../report.svg'
+    """
 
     input_spec = PlotFODFInputSpec
 
@@ -194,7 +260,15 @@ class PlotTractogramInputSpec(BaseInterfaceInputSpec):
 
 
 class PlotTractogram(Reportlet):
-    """Draw streamlines in three projections, coloured by direction."""
+    """Draw streamlines in three projections, coloured by direction.
+
+    Examples
+    --------
+    >>> from difftract_bids.interfaces.reportlets import PlotTractogram
+    >>> plot = PlotTractogram(preview="preview.trx", mask="mask.nii.gz")
+    >>> plot.run().outputs.out_report
+    '/.../report.svg'
+    """
 
     input_spec = PlotTractogramInputSpec
 
@@ -216,7 +290,14 @@ class PlotConnectomeInputSpec(BaseInterfaceInputSpec):
 
 
 class PlotConnectome(Reportlet):
-    """Draw a connectome matrix."""
+    """Draw a connectome matrix.
+
+    Examples
+    --------
+    >>> from difftract_bids.interfaces.reportlets import PlotConnectome
+    >>> PlotConnectome(matrix="count.dense.tsv").run().outputs.out_report
+    '/.../report.svg'
+    """
 
     input_spec = PlotConnectomeInputSpec
 
@@ -237,7 +318,15 @@ class PlotEdgesInputSpec(BaseInterfaceInputSpec):
 
 
 class PlotEdges(Reportlet):
-    """Draw the matrices beside that of counts, small."""
+    """Draw the matrices beside that of counts, small.
+
+    Examples
+    --------
+    >>> from difftract_bids.interfaces.reportlets import PlotEdges
+    >>> plot = PlotEdges(meanfa="meanfa.dense.tsv", meanlength="meanlength.dense.tsv")
+    >>> plot.run().outputs.out_report
+    '/.../report.svg'
+    """
 
     input_spec = PlotEdgesInputSpec
 
@@ -267,7 +356,7 @@ class SummariseRunInputSpec(BaseInterfaceInputSpec):
     bvec = File(exists=True, mandatory=True, desc="b-vectors, FSL's convention.")
     b0_threshold_s_mm2 = traits.Float(50.0, usedefault=True, desc="Largest b-value of b=0, s/mm².")
     summary = File(exists=True, mandatory=True, desc="Ends and length of each streamline.")
-    tractogram_metadata = traits.Dict(desc="Its sidecar, with counts.")
+    tractogram_metadata = traits.Dict(mandatory=True, desc="Its sidecar, with counts.")
     fodf_metadata = traits.Dict(desc="Sidecar of the fODFs of white matter.")
     atlases = traits.List(traits.Str, desc="Names of the atlases, in the matrices' order.")
     counts = traits.List(File(exists=True), desc="Streamline count matrix of each atlas.")
@@ -277,7 +366,24 @@ class SummariseRunInputSpec(BaseInterfaceInputSpec):
 
 
 class SummariseRun(Reportlet):
-    """Write the table of what came out of a diffusion run, and what to look at."""
+    """Write the table of what came out of a diffusion run, and what to look at.
+
+    Examples
+    --------
+    >>> from difftract_bids.interfaces.reportlets import SummariseRun
+    >>> summarise = SummariseRun(
+    ...     dwi="dwi.nii.gz",
+    ...     bval="dwi.bval",
+    ...     bvec="dwi.bvec",
+    ...     summary="summary.parquet",
+    ...     tractogram_metadata={"Counts": {"Seeds": 6000}},
+    ...     atlases=["Phantom"],
+    ...     counts=["count.dense.tsv"],
+    ...     notes=["The T1w is of another day."],
+    ... )
+    >>> summarise.run().outputs.out_report
+    '/.../report.html'
+    """
 
     input_spec = SummariseRunInputSpec
     _extension = "html"

@@ -36,7 +36,18 @@ class EstimateResponseOutputSpec(TraitedSpec):
 
 
 class EstimateResponse(SimpleInterface):
-    """Estimate the signal of each tissue of a model: of a single bundle, grey matter, CSF."""
+    """Estimate the signal of each tissue of a model: of a single bundle, grey matter, CSF.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from difftract_bids.interfaces.response import EstimateResponse
+    >>> series = {"dwi": "dwi.nii.gz", "bval": "dwi.bval", "bvec": "dwi.bvec"}
+    >>> estimate = EstimateResponse(**series, mask="mask.nii.gz", response_algorithm="fa")
+    >>> response = estimate.run().outputs.response_wm
+    >>> Path(response).read_text().splitlines()[0]
+    '# Shells: 0,2000'
+    """
 
     input_spec, output_spec = EstimateResponseInputSpec, EstimateResponseOutputSpec
 

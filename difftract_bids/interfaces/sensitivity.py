@@ -184,6 +184,28 @@ class MapSensitivity(SimpleInterface):
 
     Where it is not known how the fODF comes from the image there is no derivative by the image,
     and the map of one value a voxel is that of the fODF.
+
+    Examples
+    --------
+    >>> import nibabel
+    >>> from difftract_bids.interfaces.sensitivity import MapSensitivity
+    >>> differentiate = MapSensitivity(
+    ...     dwi="dwi.nii.gz",
+    ...     bval="dwi.bval",
+    ...     bvec="dwi.bvec",
+    ...     brain_mask="mask.nii.gz",
+    ...     fodf="fodf.nii.gz",
+    ...     response_wm="response.txt",
+    ...     summary="summary.parquet",
+    ...     parcellation="labels.nii.gz",
+    ...     table="labels.tsv",
+    ...     edge="LH-Precentral-Brainstem",
+    ... )
+    >>> found = differentiate.run().outputs
+    >>> nibabel.load(found.sensitivity).shape
+    (31, 36, 28)
+    >>> found.metadata["Units"]
+    'streamlines'
     """
 
     input_spec, output_spec = MapSensitivityInputSpec, MapSensitivityOutputSpec
@@ -270,7 +292,28 @@ class EstimateEdgeErrorsOutputSpec(TraitedSpec):
 
 
 class EstimateEdgeErrors(SimpleInterface):
-    """Estimate how much the noise of a diffusion image moves each edge, by the delta method."""
+    r"""Estimate how much the noise of a diffusion image moves each edge, by the delta method.
+
+    Examples
+    --------
+    >>> import pandas
+    >>> from difftract_bids.interfaces.sensitivity import EstimateEdgeErrors
+    >>> estimate = EstimateEdgeErrors(
+    ...     dwi="dwi.nii.gz",
+    ...     bval="dwi.bval",
+    ...     bvec="dwi.bvec",
+    ...     brain_mask="mask.nii.gz",
+    ...     fodf="fodf.nii.gz",
+    ...     response_wm="response.txt",
+    ...     summary="summary.parquet",
+    ...     parcellation="labels.nii.gz",
+    ...     table="labels.tsv",
+    ...     sigma="noise.nii.gz",
+    ...     gradient_streamlines=200,
+    ... )
+    >>> pandas.read_csv(estimate.run().outputs.sd, sep="\t").shape
+    (39, 39)
+    """
 
     input_spec, output_spec = EstimateEdgeErrorsInputSpec, EstimateEdgeErrorsOutputSpec
 

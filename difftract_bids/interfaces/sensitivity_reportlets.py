@@ -13,7 +13,7 @@ class PlotSensitivityInputSpec(BaseInterfaceInputSpec):
     """Inputs of :class:`PlotSensitivity`."""
 
     sensitivity = File(exists=True, mandatory=True, desc="One value a voxel.")
-    metadata = traits.Dict(desc="Its sidecar.")
+    metadata = traits.Dict(mandatory=True, desc="Its sidecar.")
     dwiref = File(exists=True, mandatory=True, desc="Reference image, same grid.")
     mask = File(exists=True, mandatory=True, desc="Brain mask, same grid.")
     parcellation = File(exists=True, mandatory=True, desc="Label image, same grid.")
@@ -22,7 +22,23 @@ class PlotSensitivityInputSpec(BaseInterfaceInputSpec):
 
 
 class PlotSensitivity(Reportlet):
-    """Draw what in the image makes an edge."""
+    """Draw what in the image makes an edge.
+
+    Examples
+    --------
+    >>> from difftract_bids.interfaces.sensitivity_reportlets import PlotSensitivity
+    >>> plot = PlotSensitivity(
+    ...     sensitivity="sensitivity.nii.gz",
+    ...     metadata={"Units": "streamlines"},
+    ...     dwiref="dwiref.nii.gz",
+    ...     mask="mask.nii.gz",
+    ...     parcellation="labels.nii.gz",
+    ...     table="labels.tsv",
+    ...     edge="total",
+    ... )
+    >>> plot.run().outputs.out_report
+    '/.../report.svg'
+    """
 
     input_spec = PlotSensitivityInputSpec
 
@@ -64,7 +80,15 @@ class PlotEdgeErrorsInputSpec(BaseInterfaceInputSpec):
 
 
 class PlotEdgeErrors(Reportlet):
-    """Draw the uncertainty of edges beside their counts."""
+    """Draw the uncertainty of edges beside their counts.
+
+    Examples
+    --------
+    >>> from difftract_bids.interfaces.sensitivity_reportlets import PlotEdgeErrors
+    >>> plot = PlotEdgeErrors(count="count.dense.tsv", sd="sd.dense.tsv")
+    >>> plot.run().outputs.out_report
+    '/.../report.svg'
+    """
 
     input_spec = PlotEdgeErrorsInputSpec
 

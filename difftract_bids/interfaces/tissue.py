@@ -34,7 +34,22 @@ class ExtractT1wBrainOutputSpec(TraitedSpec):
 
 
 class ExtractT1wBrain(SimpleInterface):
-    """Find the brain in a T1w by the template that was registered to it."""
+    """Find the brain in a T1w by the template that was registered to it.
+
+    Examples
+    --------
+    >>> import nibabel
+    >>> from difftract_bids.interfaces.tissue import ExtractT1wBrain
+    >>> extract = ExtractT1wBrain(
+    ...     t1w_dwi="t1w_dwi.nii.gz",
+    ...     mask="mask.nii.gz",
+    ...     template="template.nii.gz",
+    ...     warp="template_to_dwi.h5",
+    ... )
+    >>> brain = nibabel.load(extract.run().outputs.t1w_mask)
+    >>> brain.shape == nibabel.load("t1w_dwi.nii.gz").shape
+    True
+    """
 
     input_spec, output_spec = ExtractT1wBrainInputSpec, ExtractT1wBrainOutputSpec
 
@@ -70,7 +85,15 @@ class PlaceInDwiOutputSpec(TraitedSpec):
 
 
 class PlaceInDwi(SimpleInterface):
-    """Move an image rigidly by its affine: nothing is interpolated."""
+    """Move an image rigidly by its affine: nothing is interpolated.
+
+    Examples
+    --------
+    >>> from difftract_bids.interfaces.tissue import PlaceInDwi
+    >>> place = PlaceInDwi(image="T1w.nii.gz", t1w_to_dwi="t1w_to_dwi.txt")
+    >>> place.run().outputs.image
+    '/.../placed.nii.gz'
+    """
 
     input_spec, output_spec = PlaceInDwiInputSpec, PlaceInDwiOutputSpec
 
@@ -117,7 +140,18 @@ class TissuesFromT1wInputSpec(_TemplateInputSpec):
 
 
 class TissuesFromT1w(_MakesTissues):
-    """Segment a T1w."""
+    """Segment a T1w.
+
+    Examples
+    --------
+    >>> import nibabel
+    >>> from difftract_bids.interfaces.tissue import TissuesFromT1w
+    >>> segment = TissuesFromT1w(
+    ...     t1w_dwi="t1w_dwi.nii.gz", t1w_mask="mask.nii.gz", warp="template_to_dwi.h5"
+    ... )
+    >>> nibabel.load(segment.run().outputs.five_tissue_types).shape[3]
+    5
+    """
 
     input_spec = TissuesFromT1wInputSpec
 
@@ -146,7 +180,22 @@ class TissuesFromProbabilitiesInputSpec(_TemplateInputSpec):
 
 
 class TissuesFromProbabilities(_MakesTissues):
-    """Take tissue probabilities that others made, and tell deep grey matter from cortex."""
+    """Take tissue probabilities that others made, and tell deep grey matter from cortex.
+
+    Examples
+    --------
+    >>> import nibabel
+    >>> from difftract_bids.interfaces.tissue import TissuesFromProbabilities
+    >>> take = TissuesFromProbabilities(
+    ...     csf="csf_probseg.nii.gz",
+    ...     gm="gm_probseg.nii.gz",
+    ...     wm="wm_probseg.nii.gz",
+    ...     t1w_to_dwi="t1w_to_dwi.txt",
+    ...     warp="template_to_dwi.h5",
+    ... )
+    >>> nibabel.load(take.run().outputs.five_tissue_types).shape[3]
+    5
+    """
 
     input_spec = TissuesFromProbabilitiesInputSpec
 
@@ -174,7 +223,16 @@ class TissuesFromLabelsInputSpec(BaseInterfaceInputSpec):
 
 
 class TissuesFromLabels(_MakesTissues):
-    """Turn FreeSurfer's labels into tissues."""
+    """Turn FreeSurfer's labels into tissues.
+
+    Examples
+    --------
+    >>> import nibabel
+    >>> from difftract_bids.interfaces.tissue import TissuesFromLabels
+    >>> convert = TissuesFromLabels(labels="aparcaseg.nii.gz", t1w_to_dwi="t1w_to_dwi.txt")
+    >>> nibabel.load(convert.run().outputs.five_tissue_types).shape[3]
+    5
+    """
 
     input_spec = TissuesFromLabelsInputSpec
 
@@ -206,7 +264,17 @@ class UseGivenTransformOutputSpec(TraitedSpec):
 
 
 class UseGivenTransform(SimpleInterface):
-    """Join what others found between template and T1w to the way from T1w to diffusion space."""
+    """Join what others found between template and T1w to the way from T1w to diffusion space.
+
+    Examples
+    --------
+    >>> from difftract_bids.interfaces.tissue import UseGivenTransform
+    >>> join = UseGivenTransform(
+    ...     from_template="from-template_to-T1w.txt", t1w_to_dwi="t1w_to_dwi.txt"
+    ... )
+    >>> join.run().outputs.warp
+    '/.../template_to_dwi.h5'
+    """
 
     input_spec, output_spec = UseGivenTransformInputSpec, UseGivenTransformOutputSpec
 

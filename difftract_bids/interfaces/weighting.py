@@ -33,7 +33,18 @@ class WeighStreamlinesOutputSpec(TraitedSpec):
 
 
 class WeighStreamlines(SimpleInterface):
-    """Fit a weight to every streamline so that their density is that of the fODFs (SIFT2)."""
+    r"""Fit a weight to every streamline so that their density is that of the fODFs (SIFT2).
+
+    Examples
+    --------
+    >>> import pandas
+    >>> from difftract_bids.interfaces.weighting import WeighStreamlines
+    >>> weigh = WeighStreamlines(
+    ...     tractogram="tractogram.trx", fodf="fodf.nii.gz", brain_mask="mask.nii.gz"
+    ... )
+    >>> len(pandas.read_csv(weigh.run().outputs.weights, sep="\t"))
+    2000
+    """
 
     input_spec, output_spec = WeighStreamlinesInputSpec, WeighStreamlinesOutputSpec
 
