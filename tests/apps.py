@@ -7,12 +7,32 @@ import os
 import shutil
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
+
+import psutil
 
 
 def run_app(*arguments, **environment) -> subprocess.CompletedProcess[str]:
     """Run ``difftract-bids`` in a process of its own."""
     return _python("-m", "difftract_bids", *arguments, environment=environment)
+
+
+def cores_used(*arguments) -> float:
+    """Run ``difftract-bids``, and tell how many CPUs it used on average: seconds over seconds."""
+    seconds: dict[int, float] = {}
+    begun = time.monotonic()
+    command = [sys.executable, "-m", "difftract_bids", *map(str, arguments)]
+    with psutil.Popen(command, stdout=subprocess.DEVNULL) as process:
+        while process.poll() is None:
+            with suppress(psutil.Error):
+                for one in (process, *process.children(recursive=True)):
+                    times = one.cpu_times()
+                    seconds[one.pid] = times.user + times.system
+            time.sleep(0.1)
+    assert process.returncode == 0
+    return sum(seconds.values()) / (time.monotonic() - begun)
 
 
 def make_phantom(folder: Path, *arguments) -> Path:
@@ -44,7 +64,7 @@ def _python(*arguments, environment=None) -> subprocess.CompletedProcess[str]:
 
 
 def copy_participant(dataset: Path, source: str, target: str) -> None:
-    """Give a phantom dataset another participant, like one that it has: simulating takes longer."""
+    """Give a phantom dataset another participant, like one it has: simulating takes longer."""
     for folder in (dataset, dataset / "derivatives" / "truth"):
         for path in sorted((folder / f"sub-{source}").rglob("*")):
             relative = str(path.relative_to(folder)).replace(f"sub-{source}", f"sub-{target}")

@@ -1,31 +1,48 @@
-"""The group level: average response functions, for all participants to be fitted with."""
+"""The group level: what participants have in common, in one process and without a graph."""
 
 from __future__ import annotations
 
-import re
+import shlex
+import sys
+import tempfile
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from difftract_bids.errors import InputError
 
 if TYPE_CHECKING:
-    from difftract_bids.modelling.zonal import Response
+    from difftract_bids.config import GroupConfig
+    from difftract_bids.group.files import Selection
 
-_NAME = re.compile(r"_model-(?P<model>\w+)_label-(?P<tissue>\w+)_response\.txt$")
+#: Libraries that computed something, by the names of their distributions.
+_SOFTWARE = ("matplotlib", "nibabel", "numpy", "pyarrow")
 
 
-def average_group(output_dir: Path, participants: list[str] | None = None) -> list[str]:
-    """Average the responses of the participants in a derivatives folder, by model and tissue.
+def run_group(
+    output_dir: Path,
+    config: GroupConfig,
+    participants: list[str] | None,
+    sessions: list[str] | None,
+    *,
+    work_dir: Path,
+) -> list[str]:
+    """Make statistics, tables, report and average responses of the participants in a folder.
 
-    Writes ``group/model-<model>_label-<tissue>_response.txt`` there, with sidecars. Each
-    participant counts once, however many runs there are.
+    All is written to ``group/`` and ``group.html`` there, each file whole; runs at the same time
+    take turns.
 
     Parameters
     ----------
     output_dir
         Derivatives folder of participant runs.
-    participants
+    config
+        Settings.
+    participants, sessions
         Labels, with or without prefix; all when ``None``.
+    work_dir
+        Where files are until they are whole; made if need be.
 
     Returns
     -------
@@ -35,74 +52,123 @@ def average_group(output_dir: Path, participants: list[str] | None = None) -> li
     Raises
     ------
     InputError
-        If there is no response, or shells differ between participants.
+        If there is neither a connectome nor a response, or one cannot be used.
+    UsageError
+        If a participant or session is not there.
     """
-    found = _responses(output_dir, participants)
-    if not found:
+    from difftract_bids.group.files import Selection, survey
+    from difftract_bids.group.publish import GROUP, publish
+    from difftract_bids.group.responses import find_responses
+    from difftract_bids.io.aside import explained
+
+    started = datetime.now(UTC)
+    selection = Selection.of(participants, sessions)
+    there = survey(output_dir, selection)
+    responses = find_responses(output_dir, selection)
+    if not there.measures and not responses:
         raise InputError(
-            "There are no response functions to average: no sub-*/**/*_response.txt.",
+            "There is nothing to sum up: no connectomes (sub-*/**/*_relmat.dense.tsv) and no "
+            "response functions (sub-*/**/*_response.txt).",
             where=output_dir,
-            remedy="Run the participant level first, without --response and --input-fodf.",
+            remedy="Run the participant level first, or check --participant-label and "
+            "--session-label.",
         )
-    done = []
-    for (model, tissue), files in sorted(found.items()):
-        average = _average(files, model, tissue)
-        path = _write(
-            average, output_dir, model, tissue, [p for own in files.values() for p in own]
-        )
-        done.append(f"{model}, {tissue}: average of {len(files)} participant(s) in {path}")
-    done.append(f"Use them: participant --response {output_dir / 'group'}")
-    return done
+    with explained(work_dir):
+        work_dir.mkdir(parents=True, exist_ok=True)
+        scratch = tempfile.TemporaryDirectory(prefix="group_", dir=work_dir)
+    with scratch as name:
+        folder = Path(name) / GROUP
+        folder.mkdir()
+        lines = []
+        if there.measures:
+            lines += _sum_up(output_dir, folder, selection, config, started)
+        else:
+            lines.append(
+                "NOTE: There are no connectomes (sub-*/**/*_relmat.dense.tsv): no statistics, no "
+                "tables and no report."
+            )
+        if responses:
+            lines += _average(output_dir, folder, selection, alone=not there.measures)
+        publish(Path(name), output_dir)
+    return lines
 
 
-def _responses(
-    output_dir: Path, participants: list[str] | None
-) -> dict[tuple[str, str], dict[str, list[Path]]]:
-    """List the files of each participant, by model and tissue."""
-    wanted = {label.removeprefix("sub-") for label in participants or []}
-    found: dict[tuple[str, str], dict[str, list[Path]]] = {}
-    for path in sorted(output_dir.glob("sub-*/**/*_response.txt")):
-        label = path.relative_to(output_dir).parts[0].removeprefix("sub-")
-        name = _NAME.search(path.name)
-        if name and (not wanted or label in wanted):
-            by_participant = found.setdefault((name["model"], name["tissue"]), {})
-            by_participant.setdefault(label, []).append(path)
-    return found
+def _average(output_dir: Path, folder: Path, selection: Selection, *, alone: bool) -> list[str]:
+    from difftract_bids.group.responses import average_group_responses
 
-
-def _average(files: dict[str, list[Path]], model: str, tissue: str) -> Response:
-    from difftract_bids.modelling.response import average_responses, read_response
-
+    final = output_dir / folder.name
     try:
-        return average_responses(
-            [average_responses([read_response(path) for path in own]) for own in files.values()]
-        )
+        done = average_group_responses(output_dir, folder, selection)
     except InputError as error:
-        first = next(iter(files.values()))[0]
-        raise InputError(
-            f"The responses of {tissue} ({model}) cannot be averaged. {error.what}",
-            where=error.where or f"{len(files)} participants, first {first}",
-            remedy=error.remedy or "Choose participants of one acquisition (--participant-label).",
-        ) from error
+        if alone:
+            raise
+        # Connectomes do not need them.
+        said = f"{error.what} {error.remedy}".replace("\n", " ")
+        return [f"WARNING: no average responses. {said}"]
+    lines = []
+    for path, n in done.items():
+        model, tissue = (part.partition("-")[2] for part in path.stem.split("_")[:2])
+        lines.append(f"{model}, {tissue}: average of {n} participant(s) in {final / path.name}")
+    return [*lines, f"Use them: participant --response {final}"]
 
 
-def _write(
-    response: Response, output_dir: Path, model: str, tissue: str, files: list[Path]
-) -> Path:
-    from difftract_bids.bids.describe import write_json
-    from difftract_bids.bids.fodf_sidecars import response_metadata
-    from difftract_bids.bids.uris import derivative_uri
-    from difftract_bids.modelling.response import write_response
+def _sum_up(
+    output_dir: Path,
+    folder: Path,
+    selection: Selection,
+    config: GroupConfig,
+    started: datetime,
+) -> list[str]:
+    from difftract_bids import __version__
+    from difftract_bids.config.toml import write_tables
+    from difftract_bids.group.publish import PAGE
+    from difftract_bids.group.quality_table import assess_quality
+    from difftract_bids.group.statistics_files import threshold_by_consistency
+    from difftract_bids.group.summarise import summarise
+    from difftract_bids.io.aside import explained
+    from difftract_bids.reports.group_page import GroupAbout, write_group_page
 
-    folder = output_dir / "group"
-    folder.mkdir(exist_ok=True)
-    path = folder / f"model-{model}_label-{tissue}_response.txt"
-    sidecar = {
-        **response_metadata(tissue),
-        "Sources": [derivative_uri(file.relative_to(output_dir)) for file in files],
-        "FODFModel": model,
-        "Average": "Over participants, each scaled to the mean of the group",
-    }
-    write_response(response, path)
-    write_json(path.with_suffix(".json"), sidecar)
-    return path
+    summary = summarise(output_dir, folder, selection)
+    quality = assess_quality(summary.runs, summary.edges, config.outlier_threshold, folder)
+    summary.runs.unlink()
+    matrices = summary.matrices
+    if config.consistency_threshold is not None:
+        with explained(folder):
+            matrices = matrices + threshold_by_consistency(
+                matrices, config.consistency_threshold, folder
+            )
+    about = GroupAbout(
+        version=__version__,
+        command_line=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        started=started.isoformat(timespec="seconds"),
+        settings=write_tables(config),
+        selection=_selected(selection),
+        software={name: version(name) for name in _SOFTWARE},
+        notes=summary.notes,
+    )
+    with explained(folder):
+        write_group_page(
+            folder.parent / PAGE,
+            matrices=matrices,
+            quality=quality,
+            derivatives_dir=output_dir,
+            about=about,
+        )
+    final = output_dir / folder.name
+    whose = f"{summary.n_participants} participant(s), {summary.n_runs} run(s)"
+    return [
+        *(f"WARNING: {note}" for note in summary.notes),
+        f"{len(matrices)} matrices of {whose} in {final}",
+        f"All edges: {final / summary.edges.name}. Quality: {final / quality[0].name}",
+        f"Report: {output_dir / PAGE}",
+    ]
+
+
+def _selected(selection: Selection) -> str:
+    said = []
+    for name, labels in (
+        ("participants", selection.participants),
+        ("sessions", selection.sessions),
+    ):
+        said.append(f"all {name}" if labels is None else f"{name} {', '.join(sorted(labels))}")
+    return "; ".join(said)

@@ -6,10 +6,12 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import pytest
-from apps import make_phantom, run_app
+from apps import cores_used, make_phantom, run_app
 from contents import contents, differences
 
 pytestmark = pytest.mark.integration
@@ -21,11 +23,22 @@ def dataset(tmp_path_factory):
     return make_phantom(tmp_path_factory.mktemp("killed") / "bids")
 
 
-def command(dataset, name, n_procs):
-    root = dataset.parent
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory):
+    """A folder on another file system than the working folder, where there is one in memory."""
+    memory = Path("/dev/shm")  # noqa: S108 - a folder with a random name of its own
+    if not os.access(memory, os.W_OK):
+        yield tmp_path_factory.mktemp("elsewhere")
+        return
+    with tempfile.TemporaryDirectory(prefix="difftract-test-", dir=memory) as name:
+        yield Path(name)
+
+
+def command(dataset, out, n_procs):
     truth = f"Phantom={dataset / 'derivatives' / 'truth'}"
+    work = dataset.parent / f"work-{out.name}"
     return [
-        *(dataset, root / name, "participant", "-w", root / f"work-{name}", "--sloppy"),
+        *(dataset, out, "participant", "-w", work, "--sloppy"),
         *("--n-streamlines", "2000", "--atlases", truth, "--random-seed", "3"),
         *("--connectome-measures", "count", "meanlength", "meanfa", "sift2"),
         *("--nprocs", str(n_procs), "--omp-nthreads", "1"),
@@ -34,9 +47,9 @@ def command(dataset, name, n_procs):
 
 @pytest.fixture(scope="module")
 def uninterrupted(dataset):
-    done = run_app(*command(dataset, "whole", 2))
-    assert done.returncode == 0, done.stdout + done.stderr
-    return contents(dataset.parent / "whole")
+    out = dataset.parent / "whole"
+    used = cores_used(*command(dataset, out, 1))
+    return contents(out), used
 
 
 def kill_after(arguments, seconds):
@@ -62,28 +75,35 @@ def left_behind(out):
 
 
 @pytest.mark.parametrize("n_kills", [2, pytest.param(20, marks=pytest.mark.slow)])
-def test_however_often_it_is_killed_the_result_is_that_of_one_run(dataset, uninterrupted, n_kills):
-    # Another number of processes, too: results must not depend on it.
-    name = f"killed{n_kills}"
-    arguments = command(dataset, name, 1)
+def test_however_often_it_is_killed_the_result_is_that_of_one_run(
+    dataset, uninterrupted, elsewhere, n_kills
+):
+    # Another number of processes, too, and another file system: results must not depend on them.
+    out = elsewhere / f"killed{n_kills}"
+    arguments = command(dataset, out, 2)
     moments = random.Random(SEED)  # noqa: S311 - moments, not secrets
     killed = 0
     while killed < n_kills:
         if kill_after(arguments, moments.uniform(1.0, 12.0)):
             killed += 1
         else:
-            assert differences(uninterrupted, contents(dataset.parent / name)) == []
+            assert differences(uninterrupted[0], contents(out)) == []
             # Nothing is left to be killed in: from the beginning.
-            for folder in (name, f"work-{name}"):
-                shutil.rmtree(dataset.parent / folder)
+            for folder in (out, dataset.parent / f"work-{out.name}"):
+                shutil.rmtree(folder)
     done = run_app(*arguments)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert differences(uninterrupted, contents(dataset.parent / name)) == []
-    assert left_behind(dataset.parent / name) == []
+    assert differences(uninterrupted[0], contents(out)) == []
+    assert left_behind(out) == []
+
+
+def test_one_process_of_one_thread_takes_one_cpu(uninterrupted):
+    # The process that hands out the steps waits most of the time.
+    assert 0.1 < uninterrupted[1] < 1.15
 
 
 def test_a_run_that_is_told_to_stop_says_so_and_leaves_nothing_half_written(dataset):
-    arguments = command(dataset, "stopped", 2)
+    arguments = command(dataset, dataset.parent / "stopped", 2)
     with subprocess.Popen(
         [sys.executable, "-m", "difftract_bids", *map(str, arguments)],
         stdout=subprocess.PIPE,

@@ -1,6 +1,7 @@
 """Eight participants with two sessions, each of the last four broken in another way."""
 
 import shutil
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -99,6 +100,18 @@ def test_a_participant_with_one_bad_session_keeps_what_the_other_one_gave(datase
 def test_the_derivatives_of_such_a_dataset_are_valid_bids(dataset, finished):
     assert finished.stdout
     assert validator_errors(dataset.parent / "out") == []
+
+
+def test_the_files_are_those_of_the_list(dataset, finished):
+    assert finished.stdout
+    out = dataset.parent / "out"
+    lines = (Path(__file__).with_name("expected_outputs.txt")).read_text().splitlines()
+    expected = {line for line in lines if not line.startswith("#")}
+    expected |= {line.replace("ses-01", "ses-02") for line in expected}
+    own = [path for path in (out / "sub-01").rglob("*") if path.is_file()]
+    top = [path for path in out.iterdir() if path.is_file() and "sub-0" not in path.name]
+    found = {str(path.relative_to(out)) for path in (*own, *top, out / "sub-01.html")}
+    assert found == expected
 
 
 def test_the_same_command_touches_only_what_was_not_done(dataset, finished):

@@ -8,9 +8,12 @@ import numpy as np
 import problems
 import pytest
 import torch
+from groups import write_connectome
 from matplotlib import pyplot as plt
 
 from difftract_bids.bids.outputs import OUTPUTS
+from difftract_bids.cli.group import run_group
+from difftract_bids.config import GroupConfig
 from difftract_bids.core.deconvolution.convolution import convolution_matrix
 from difftract_bids.io.gradients import write_gradients
 from difftract_bids.io.images import save_volume
@@ -50,6 +53,14 @@ def check_learning(names):
     assert names["refined"].target_after <= names["refined"].target_before
 
 
+def write_group(folder, counts):
+    """Write what the group level makes of two participants."""
+    for label in ("01", "02"):
+        nodes = {"names": ["L_a", "R_b", "R_c"], "atlas": "ICBM100"}
+        write_connectome(folder / "out", label, counts, **nodes)
+    run_group(folder / "out", GroupConfig(), None, None, work_dir=folder / "work")
+
+
 @pytest.mark.parametrize("block", range(len(BLOCKS)))
 def test_every_python_block_runs(block, tmp_path, monkeypatch):
     affine = problems.scaling(2.0)
@@ -64,6 +75,8 @@ def test_every_python_block_runs(block, tmp_path, monkeypatch):
     counts = np.array([[1.0, 5, 0], [5, 0, 2], [0, 2, 0]])
     relmat = "sub-01_atlas-ICBM100_meas-count_relmat.dense.tsv"
     write_matrix(counts, ["L_a", "R_b", "R_c"], tmp_path / relmat)
+    if "out/group" in BLOCKS[block]:
+        write_group(tmp_path, counts)
     monkeypatch.chdir(tmp_path)
     names = {}
     exec(compile(BLOCKS[block], "README.md", "exec"), names)  # noqa: S102
@@ -83,6 +96,9 @@ def test_every_python_block_runs(block, tmp_path, monkeypatch):
         np.testing.assert_array_equal(names["strengths"], [6, 7, 2])
         np.testing.assert_array_equal(names["features"], [5, 0, 2])
         plt.close("all")
+    if "edges" in names:
+        assert len(names["edges"]) == 12
+        assert names["mean"].loc["L_a", "R_b"] == 5
     if "result" in names:
         assert names["result"].outputs.metadata["Counts"]["Streamlines"] > 50
         assert read_matrix(names["built"].outputs.count)[0][0, 1] > 5

@@ -1,0 +1,1 @@
+"""What many participants have in common: statistics of their connectomes, quality, responses."""

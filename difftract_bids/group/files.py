@@ -1,0 +1,239 @@
+"""Runs in a folder of our derivatives, and the matrices of each, by their names alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from difftract_bids.bids.labels import LABEL, labelled_folders
+from difftract_bids.config.connectome import MEASURES
+from difftract_bids.errors import InputError, UsageError
+
+# Labels hold nothing but letters, digits and +: what is made of them is safe in names of files, in
+# tables and on pages.
+_STEM = f"(?P<stem>sub-{LABEL}(?:_[a-zA-Z]+-{LABEL})*?)"
+_MATRIX = re.compile(
+    f"{_STEM}_atlas-(?P<atlas>{LABEL})_meas-(?P<measure>{LABEL})_relmat\\.dense\\.tsv"
+)
+_WHOSE = re.compile(f"sub-{LABEL}(?:_ses-{LABEL})?")
+_MASK = re.compile(f"{_STEM}_desc-brain_mask\\.nii\\.gz")
+_NAMED = 12
+
+
+@dataclass(frozen=True)
+class Run:
+    """What there is of one diffusion run.
+
+    Attributes
+    ----------
+    participant
+        Label, without ``sub-``.
+    session
+        Label, without ``ses-``; ``None`` if its name has none.
+    stem
+        What the names of its files begin with: ``sub-01_ses-A_run-1``.
+    folder
+        Where they lie.
+    names
+        Names of the files there.
+    matrices
+        Connectomes by atlas and measure.
+    """
+
+    participant: str
+    session: str | None
+    stem: str
+    folder: Path
+    names: Collection[str]
+    matrices: Mapping[tuple[str, str], Path]
+
+    @property
+    def atlases(self) -> list[str]:
+        """Names of the atlases that there are matrices of, sorted."""
+        return sorted({atlas for atlas, _ in self.matrices})
+
+    def file(self, ending: str) -> Path | None:
+        """Find a file of the run by what its name ends in; ``None`` if it is not there."""
+        name = f"{self.stem}_{ending}"
+        return self.folder / name if name in self.names else None
+
+    def tractogram_sidecar(self) -> Path | None:
+        """Find the sidecar of the streamlines, whatever model they follow."""
+        pattern = re.compile(f"{re.escape(self.stem)}_model-{LABEL}_tractogram\\.json")
+        found = sorted(filter(pattern.fullmatch, self.names))
+        return self.folder / found[0] if found else None
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Participants and sessions that are asked for.
+
+    Attributes
+    ----------
+    participants, sessions
+        Labels without prefix; ``None`` for all.
+    """
+
+    participants: frozenset[str] | None = None
+    sessions: frozenset[str] | None = None
+
+    @classmethod
+    def of(cls, participants: list[str] | None = None, sessions: list[str] | None = None) -> Self:
+        """Take labels with or without ``sub-`` and ``ses-``; no label at all means every one."""
+        return cls(
+            frozenset(label.removeprefix("sub-") for label in participants or []) or None,
+            frozenset(label.removeprefix("ses-") for label in sessions or []) or None,
+        )
+
+    def has(self, session: str | None) -> bool:
+        """Say whether a session is wanted; where some are named, runs of none are not."""
+        return self.sessions is None or session in self.sessions
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What there is in a folder, by names.
+
+    Attributes
+    ----------
+    n_runs
+        Runs of the participants and sessions that are asked for.
+    measures
+        Measures of each atlas, both sorted; measures as the settings list them.
+    """
+
+    n_runs: int
+    measures: Mapping[str, tuple[str, ...]]
+
+    @property
+    def all_measures(self) -> tuple[str, ...]:
+        """Measures of any atlas."""
+        return _in_order({measure for those in self.measures.values() for measure in those})
+
+
+def survey(derivatives_dir: Path, selection: Selection) -> Survey:
+    """Go through the names of all files once.
+
+    Raises
+    ------
+    InputError, UsageError
+        As :func:`participants_of`, or if a session asked for is nowhere.
+    """
+    _check_sessions(derivatives_dir, selection)
+    n_runs, found = 0, dict[str, set[str]]()
+    for _, runs in iter_participants(derivatives_dir, selection):
+        n_runs += len(runs)
+        for run in runs:
+            for atlas, measure in run.matrices:
+                found.setdefault(atlas, set()).add(measure)
+    return Survey(n_runs, {atlas: _in_order(found[atlas]) for atlas in sorted(found)})
+
+
+def _check_sessions(derivatives_dir: Path, selection: Selection) -> None:
+    missing = set(selection.sessions or ())
+    for participant in participants_of(derivatives_dir, selection) if missing else ():
+        missing -= set(labelled_folders(derivatives_dir / f"sub-{participant}", "ses")[0])
+    if missing:
+        raise UsageError(
+            f"No participant has these sessions: {', '.join(sorted(missing))}.",
+            where=derivatives_dir,
+            remedy="Check --session-label; a label is what follows ses- in the names.",
+        )
+
+
+def participants_of(derivatives_dir: Path, selection: Selection) -> list[str]:
+    """List the participants that are asked for, by their folders; labels without ``sub-``.
+
+    Raises
+    ------
+    InputError
+        If there is no such folder.
+    UsageError
+        If one that is asked for is not there.
+    """
+    if not derivatives_dir.is_dir():
+        raise InputError(
+            "There is no such folder of derivatives.",
+            where=derivatives_dir,
+            remedy="Give the output folder of the participant level.",
+        )
+    present, _ = labelled_folders(derivatives_dir, "sub")
+    if selection.participants is None:
+        return present
+    missing = sorted(selection.participants - set(present))
+    if missing:
+        shown = ", ".join(present[:_NAMED]) + (", ..." if len(present) > _NAMED else "")
+        raise UsageError(
+            f"{len(missing)} of {len(selection.participants)} participants are not in the "
+            f"derivatives: {', '.join(missing)}.",
+            where=derivatives_dir,
+            remedy=f"Present are: {shown or 'none'}.",
+        )
+    return sorted(selection.participants)
+
+
+def iter_participants(
+    derivatives_dir: Path, selection: Selection
+) -> Iterator[tuple[str, tuple[Run, ...]]]:
+    """Give participants one by one, each with its runs sorted by session and name.
+
+    Folders are read when they are come to, so that nothing is kept of those that are done.
+
+    Raises
+    ------
+    InputError, UsageError
+        As :func:`participants_of`, or if a folder cannot be read, or a file lies in that of
+        another participant or session.
+    """
+    for participant in participants_of(derivatives_dir, selection):
+        folder = derivatives_dir / f"sub-{participant}"
+        try:
+            runs = _runs_of(folder, participant, selection)
+        except OSError as error:
+            raise InputError(
+                f"The folder cannot be read: {error.strerror or error}.",
+                where=error.filename or folder,
+                remedy="Check its permissions, or leave the participant out.",
+            ) from error
+        yield participant, tuple(runs)
+
+
+def _runs_of(folder: Path, participant: str, selection: Selection) -> list[Run]:
+    sessions: list[str | None] = [None, *labelled_folders(folder, "ses")[0]]
+    runs: list[Run] = []
+    for session in filter(selection.has, sessions):
+        own = folder if session is None else folder / f"ses-{session}"
+        runs += _runs(own / "dwi", participant, session)
+    return runs
+
+
+def _runs(folder: Path, participant: str, session: str | None) -> list[Run]:
+    matrices: dict[str, dict[tuple[str, str], Path]] = {}
+    names = frozenset(entry.name for entry in folder.iterdir()) if folder.is_dir() else ()
+    for name in sorted(names):
+        if matrix := _MATRIX.fullmatch(name):
+            own = matrices.setdefault(matrix["stem"], {})
+            own[matrix["atlas"], matrix["measure"]] = folder / name
+        elif mask := _MASK.fullmatch(name):
+            matrices.setdefault(mask["stem"], {})
+    begin = f"sub-{participant}" + (f"_ses-{session}" if session else "")
+    for stem in matrices:
+        whose = _WHOSE.match(stem)
+        if whose is None or whose[0] != begin:
+            raise InputError(
+                "A file lies in the folder of another participant or session: whose it is cannot "
+                "be told.",
+                where=folder / f"{stem}_*",
+                remedy=f"Names there begin with {begin}: move or remove the file.",
+            )
+    return [
+        Run(participant, session, stem, folder, names, matrices[stem]) for stem in sorted(matrices)
+    ]
+
+
+def _in_order(measures: set[str]) -> tuple[str, ...]:
+    known = [measure for measure in MEASURES if measure in measures]
+    return (*known, *sorted(measures - set(MEASURES)))
