@@ -87,6 +87,8 @@ RUN --mount=type=bind,target=/src \
 ARG VERSION=""
 ARG VCS_REF=""
 ARG BUILD_DATE=""
+# What derivatives name the image by; who knows its digest gives that instead.
+ENV DIFFTRACT_CONTAINER=difftract-bids:${VERSION}
 LABEL org.opencontainers.image.title="difftract-bids" \
       org.opencontainers.image.description="From diffusion MRI to structural connectomes through differentiable tractography: a BIDS App" \
       org.opencontainers.image.licenses="Apache-2.0" \

@@ -37,6 +37,28 @@ def _version(name: str) -> list[int]:
     return [int(number) for number in re.findall(r"\d+", name)]
 
 
+def check_path(folder: Path) -> None:
+    """Check that FSL's programs can work in a folder: Nipype gives its path to a shell as it is.
+
+    Parameters
+    ----------
+    folder
+        Folder for intermediate files.
+
+    Raises
+    ------
+    UsageError
+        If its path holds a blank or what means something to a shell.
+    """
+    if not re.fullmatch(r"[\w/.,:=@+-]*", str(folder)):
+        raise UsageError(
+            "FSL's programs cannot be run below a path with blanks or signs of a shell.",
+            where=folder,
+            remedy="Give another --work-dir, or leave FSL out (--motion-correction dipy, "
+            "--susceptibility-correction none).",
+        )
+
+
 def require_eddy(
     config: PreprocessingConfig, encoding: PhaseEncoding | None, where: object = None
 ) -> None:

@@ -15,6 +15,7 @@ from difftract_bids.bids.edge_targets import EdgeTarget, check_targets, targets_
 from difftract_bids.bids.filters import Filters, read_filters
 from difftract_bids.bids.fodf_model import choose_model
 from difftract_bids.bids.fodf_model_file import read_trained_model
+from difftract_bids.bids.fsl import check_path
 from difftract_bids.bids.given_files import check_given_files, own_path
 from difftract_bids.bids.given_fodf import check_given_fodf, fodf_of
 from difftract_bids.bids.layout import choose_participants, mislabelled, open_raw
@@ -29,7 +30,7 @@ from difftract_bids.bids.promises import promised_outputs
 from difftract_bids.bids.refinement_target import RefinementTarget, find_refinement_target
 from difftract_bids.bids.runs import DWIRun
 from difftract_bids.bids.sources import Sources
-from difftract_bids.bids.stages import templates
+from difftract_bids.bids.stages import corrects_motion, templates
 from difftract_bids.config import Config
 from difftract_bids.errors import AtlasError, DifftractError
 from difftract_bids.io.gradients import GradientTable
@@ -174,6 +175,8 @@ def make_plan(
         raise next(iter(unusable.values()))
     if not participants:
         unusable |= mislabelled(bids_dir)
+    if any(_uses_fsl(run, config) for run in runs):
+        check_path(work_dir.resolve())
     folders = (bids_dir.resolve(), output_dir.resolve(), work_dir.resolve())
     return Plan(*folders, tuple(runs), atlases, config, unusable, derivatives)
 
@@ -201,6 +204,11 @@ def _checked_runs(
         edges = _edge_targets(atlases, run, config)
         runs.append(replace(run, refinement=target, edge_targets=edges))
     return runs
+
+
+def _uses_fsl(run: DWIRun, config: Config) -> bool:
+    by_eddy = corrects_motion(run, config) and config.preprocessing.motion_correction == "eddy"
+    return by_eddy or run.distortion.method == "topup"
 
 
 def _with_network(run: DWIRun, config: Config) -> DWIRun:

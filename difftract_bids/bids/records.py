@@ -1,7 +1,7 @@
 """Records of finished runs: by which inputs and settings, so that the same work is not done twice.
 
 One file a run, ``logs/finished/<stem>.json``, written when everything else is in its place and
-taken away before any of that is touched.
+made void before any of that is touched.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from difftract_bids.bids.promises import missing_outputs
 from difftract_bids.bids.uris import input_uri
 from difftract_bids.config import Config, GroupConfig
 from difftract_bids.config.toml import setting_values
+from difftract_bids.io.atomic import write_json
 
 if TYPE_CHECKING:
     from difftract_bids.bids.plan import Plan
@@ -37,7 +38,7 @@ class Record:
     Attributes
     ----------
     fingerprint
-        Of its inputs and settings.
+        Of its inputs and settings; empty where the run has been begun again since.
     outputs
         Files that it left, relative to the derivatives folder.
     earlier
@@ -67,15 +68,37 @@ def read_record(output_dir: Path, stem: str) -> Record | None:
         return None
 
 
+def void_record(output_dir: Path, stem: str) -> None:
+    """Say that a run is no longer finished; which files it left stays known."""
+    record = read_record(output_dir, stem)
+    path = output_dir / record_path(stem)
+    if record is None:
+        path.unlink(missing_ok=True)
+    else:
+        content = {
+            "Fingerprint": "",
+            "Outputs": list(record.outputs),
+            "EarlierOutputs": list(record.earlier),
+        }
+        write_json(path, content)
+
+
 def records_of(output_dir: Path, participant: str) -> list[Record]:
-    """Read the records of all runs of a participant, those that are not planned now too."""
+    """Read the valid records of all runs of a participant, those that are not planned now too."""
     folder = output_dir / _FOLDER
     paths = [
         *folder.glob(f"sub-{participant}.json"),
         *folder.glob(f"sub-{participant}_*.json"),
     ]
     found = (read_record(output_dir, path.stem) for path in sorted(paths))
-    return [record for record in found if record is not None]
+    return [record for record in found if record is not None and record.fingerprint]
+
+
+def earlier_outputs(plan: Plan) -> list[str]:
+    """List the files that earlier runs with other settings left beside those of this plan."""
+    records = (read_record(plan.output_dir, run.stem) for run in plan.runs)
+    paths = sorted({path for record in records if record for path in record.earlier})
+    return [path for path in paths if (plan.output_dir / path).is_file()]
 
 
 def is_finished(plan: Plan, run: DWIRun) -> bool:

@@ -137,16 +137,14 @@ class Execution:
     def _local_args(self, progress: Progress) -> dict[str, Any]:
         own = {} if self.plugin is None else self.plugin.args
         return {
-            "n_procs": self.resources.n_procs,
             # A step that is estimated to take more than there is runs alone.
             "raise_insufficient": False,
             # Steps on a GPU one at a time: each fills it by itself.
             "n_gpu_procs": 1,
             **own,
+            "n_procs": self.resources.n_procs,
             # Every step takes all of a memory that small.
-            "memory_gb": 0.1
-            if self.resources.one_at_a_time
-            else own.get("memory_gb", self.resources.mem_gb),
+            "memory_gb": 0.1 if self.resources.one_at_a_time else self.resources.mem_gb,
             "mp_context": "forkserver",
             "status_callback": progress,
         }

@@ -33,7 +33,7 @@ def share(
     n_runs: int,
     n_procs: int | None = None,
     omp_nthreads: int | None = None,
-    mem_mb: int | None = None,
+    mem_gb: float | None = None,
     *,
     low_mem: bool = False,
 ) -> Resources:
@@ -43,7 +43,7 @@ def share(
     ----------
     n_runs
         Diffusion runs to be done.
-    n_procs, omp_nthreads, mem_mb
+    n_procs, omp_nthreads, mem_gb
         What the user says; what the machine has, if nothing.
     low_mem
         One step at a time.
@@ -51,5 +51,5 @@ def share(
     total = n_procs or available_cpus()
     at_once = 1 if low_mem else max(1, n_runs)
     per_step = omp_nthreads or max(1, min(8, total // at_once))
-    memory = mem_mb * 1024**2 / 1e9 if mem_mb else available_memory_gb()
+    memory = mem_gb or available_memory_gb()
     return Resources(total, min(per_step, total), memory, low_mem)

@@ -121,7 +121,7 @@ def _participants(
             outcomes = outcomes | execution.run(plan.restricted(work.todo))
         outcomes = _check(plan, outcomes, log, rebuild=arguments.reports_only)
         log.end(outcomes)
-    for line in table(outcomes, plan.output_dir):
+    for line in (*table(outcomes, plan.output_dir), *_earlier(plan)):
         _say(line)
     _say(f"{count(outcomes)} in {(time.monotonic() - started) / 60:.1f} min. Log: {log.folder}")
     if not is_all_well(outcomes):
@@ -167,12 +167,12 @@ def _plugin(arguments: argparse.Namespace) -> PluginChoice | None:
 def _resources(arguments: argparse.Namespace, plan: Plan, plugin: PluginChoice | None) -> Any:  # noqa: ANN401
     from difftract_bids.cli.resources import share
 
-    said = {} if plugin is None else plugin.args
+    own_procs, own_gb = (None, None) if plugin is None else (plugin.n_procs, plugin.memory_gb)
     return share(
         len(plan.runs),
-        arguments.nprocs or said.get("n_procs"),
+        arguments.nprocs or own_procs,
         arguments.omp_nthreads,
-        arguments.mem_mb,
+        arguments.mem_mb * 1024**2 / 1e9 if arguments.mem_mb else own_gb,
         low_mem=arguments.low_mem,
     )
 
@@ -206,6 +206,18 @@ def _models(plan: Plan) -> list[str]:
         f"WARNING: {note} ({len(runs)} run(s), first {runs[0].stem})"
         for note, runs in by_note.items()
     ]
+
+
+def _earlier(plan: Plan) -> list[str]:
+    """Tell of files that are not of these settings, which nobody but the user may remove."""
+    from difftract_bids.bids.records import earlier_outputs
+
+    paths = earlier_outputs(plan)
+    if not paths:
+        return []
+    more = " ..." if len(paths) > 1 else ""
+    said = f"NOTE: {len(paths)} file(s) in OUTPUT_DIR are of earlier runs with other settings"
+    return [f"{said}, and are not in the reports: {paths[0]}{more}"]
 
 
 def _boilerplate(plan: Plan, execution: Execution) -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from difftract_bids.bids.labels import participant_wf_name
 from difftract_bids.bids.pages import page_path, report_sessions
-from difftract_bids.bids.records import is_finished, record_path
+from difftract_bids.bids.records import is_finished, void_record
 from difftract_bids.cli.outcomes import Outcome
 from difftract_bids.io.leftovers import sweep
 
@@ -84,7 +84,7 @@ def make_way(plan: Plan, work: Work, *, force: bool = False) -> None:
         Do finished steps anew.
     """
     for run in work.todo:
-        (plan.output_dir / record_path(run.stem)).unlink(missing_ok=True)
+        void_record(plan.output_dir, run.stem)
         if force:
             graph = plan.scratch_dir / "difftract_wf" / participant_wf_name(run.participant)
             shutil.rmtree(graph / f"{run.node_name}_wf", ignore_errors=True)

@@ -183,6 +183,33 @@ def test_a_file_that_templateflow_could_not_fill_is_no_file(monkeypatch, tmp_pat
         templates.template_t1w(TEMPLATE, tmp_path)
 
 
+@pytest.mark.parametrize("kind", ["empty", "link"])
+def test_offline_nothing_is_asked_of_the_network(monkeypatch, tmp_path, kind):
+    path = tmp_path / "tpl_desc-brain_T1w.nii.gz"
+    if kind == "link":  # DataLad's, to content that was never fetched
+        path.symlink_to(tmp_path / "nowhere")
+    else:  # TemplateFlow's own stub
+        path.touch()
+
+    class Api:
+        @staticmethod
+        def get(*_, **__):
+            raise AssertionError("the network")
+
+        @staticmethod
+        def ls(*_, **__):
+            return [path]
+
+    monkeypatch.setitem(sys.modules, "templateflow", type(sys)("templateflow"))
+    monkeypatch.setattr(sys.modules["templateflow"], "api", Api, raising=False)
+    with pytest.raises(AtlasError, match="network may not be used") as caught:
+        templates.template_t1w(TEMPLATE, tmp_path, offline=True)
+    assert "TEMPLATEFLOW_HOME" in caught.value.remedy
+    path.unlink()
+    path.write_bytes(b"image")
+    assert templates.template_t1w(TEMPLATE, tmp_path, offline=True) == path
+
+
 def test_a_dataset_without_templates_is_read_subject_by_subject(tmp_path):
     write_own(tmp_path)
     write_own(tmp_path, "sub-02/anat/sub-02_space-T1w_atlas-Own_dseg")

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from difftract_bids.bids.fsl import check_path
 from difftract_bids.bids.phase_encoding import OpposedImage, PhaseEncoding
-from difftract_bids.errors import InputError
+from difftract_bids.errors import InputError, UsageError
 from difftract_bids.interfaces.fsl import topup_config
 from difftract_bids.io.fsl_storage import eddy_affines, restored, signed_direction, stored_for_fsl
 from difftract_bids.io.gradients import GradientTable, read_gradients, write_gradients
@@ -255,3 +256,13 @@ def test_the_graph_of_the_t1w_is_connected_and_cites():
     assert node.interface.inputs.pe_direction == "j-"
     assert len(workflow._graph.edges) == 2
     assert "@studholme2000" in workflow.__desc__
+
+
+@pytest.mark.parametrize("name", ["a b", "a;b", "a'b", "a$(b)", "a&b", "a\nb"])
+def test_a_working_folder_that_a_shell_would_take_apart_is_refused(name):
+    with pytest.raises(UsageError, match="signs of a shell"):
+        check_path(Path("/work") / name)
+
+
+def test_letters_of_any_alphabet_mean_nothing_to_a_shell():
+    check_path(Path("/Müller/étude_1,2/difftract-0123"))

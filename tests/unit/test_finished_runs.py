@@ -12,6 +12,7 @@ from datasets import write_dataset
 from difftract_bids.bids.pages import page_path, shown_figures
 from difftract_bids.bids.plan import make_plan
 from difftract_bids.bids.records import (
+    earlier_outputs,
     fingerprint,
     is_finished,
     new_record,
@@ -171,8 +172,9 @@ def test_the_record_goes_before_anything_that_it_speaks_of_is_touched(dataset):
     half.touch()
     work = find_work(changed)
     make_way(changed, work)
-    left = [read_record(wanted.output_dir, run.stem) is not None for run in wanted.runs]
+    left = [read_record(wanted.output_dir, run.stem).fingerprint != "" for run in wanted.runs]
     assert left == [False, False, True, True]
+    assert not is_finished(wanted, wanted.runs[0])
     assert not half.exists()
     assert (graph / "sesA_wf" / "denoise").is_dir()  # steps that have not changed are kept
     make_way(changed, work, force=True)
@@ -185,11 +187,15 @@ def test_outputs_of_other_settings_stay_on_record_as_what_they_are(dataset):
     finish(first, run)
     (dataset.parent / "s.toml").write_text('[output]\ntractogram_format = "tck"\n')
     second = plan(dataset, Config.from_toml(dataset.parent / "s.toml"), participants=["01"])
+    make_way(second, find_work(second))
     finish(second, second.runs[0])
     record = read_record(second.output_dir, run.stem)
+    assert earlier_outputs(second) == list(record.earlier)
     assert [path.rsplit("/", 1)[1] for path in record.earlier] == [
         "sub-01_ses-A_model-sdstream_tractogram.trx"
     ]
+    (second.output_dir / record.earlier[0]).unlink()
+    assert earlier_outputs(second) == []
     assert is_finished(second, second.runs[0])
     assert not is_finished(first, run)
 
