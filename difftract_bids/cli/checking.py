@@ -36,7 +36,7 @@ def check_participant(
     rebuild
         Make the reports whether or not there are any.
     """
-    if known is not None and known.status == "busy":
+    if known is not None and known.status in ("busy", "submitted"):
         return known
     pages = [page_path(participant, session) for session in report_sessions(plan, participant)]
     failed = known is not None and known.status == "failed"

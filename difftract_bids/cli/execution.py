@@ -15,7 +15,7 @@ from difftract_bids.cli.provenance import write_failure, write_provenance
 
 if TYPE_CHECKING:
     from difftract_bids.bids.plan import Plan
-    from difftract_bids.cli.plugin_file import PluginChoice
+    from difftract_bids.cli.plugins.plugin_file import PluginChoice
     from difftract_bids.cli.resources import Resources
     from difftract_bids.cli.stopping import Stopping
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 #: which for a thousand participants would be all it does.
 _PARTICIPANTS_A_CPU = 4
 _LEAST_PARTICIPANTS = 16
+#: The same where steps are jobs, whose number no CPU of this machine limits.
+_SUBMITTED_PARTICIPANTS = 100
 
 
 @dataclass(frozen=True)
@@ -61,22 +63,24 @@ class Execution:
         Returns
         -------
         dict
-            The participants of which a step failed, by their labels.
+            The participants of which a step failed, or of which jobs were submitted that nobody
+            waits for, by their labels.
         """
-        failed: dict[str, Outcome] = {}
+        outcomes: dict[str, Outcome] = {}
         methods = ""
         for part in self._parts(plan):
             workflow, said = self._build(part)
             methods += said
             _describe(plan, methods)
-            if self.write_graph and not failed:
+            if self.write_graph and not outcomes:
                 _draw(workflow, self.logs)
-            failed |= self._run(part, workflow)
+            outcomes |= self._run(part, workflow)
+            failed = any(outcome.status == "failed" for outcome in outcomes.values())
             if failed and self.stop_on_first_crash:
-                left = set(plan.participants) - set(part.participants)
-                failed |= dict.fromkeys(left, Outcome("failed", "Not begun: another failed."))
+                left = set(plan.participants) - set(part.participants) - set(outcomes)
+                outcomes |= dict.fromkeys(left, Outcome("failed", "Not begun: another failed."))
                 break
-        return failed
+        return outcomes
 
     def methods(self, plan: Plan) -> str:
         """Write the methods text of a plan, without running it."""
@@ -86,6 +90,7 @@ class Execution:
         """Divide a plan by participants, so that graphs stay small whatever the dataset is."""
         labels = plan.participants
         size = max(_LEAST_PARTICIPANTS, _PARTICIPANTS_A_CPU * self.resources.n_procs)
+        size = _SUBMITTED_PARTICIPANTS if self._is_batch else size
         for first in range(0, len(labels), size):
             own = set(labels[first : first + size])
             yield plan.restricted(run for run in plan.runs if run.participant in own)
@@ -106,33 +111,61 @@ class Execution:
             write_provenance(plan, participant, run_uuid=self.logs.name, methods=methods)
             write_failure(plan, participant, None)
         known = set(self.logs.glob("crash-*.txt"))
+        submitted: dict[str, Outcome] = {}
         try:
             with Bars(plan.scratch_dir):
-                self._execute(workflow, plan.scratch_dir)
+                if self._is_batch:
+                    submitted = self._submit(workflow)
+                else:
+                    self._execute(workflow, plan.scratch_dir)
         except Exception as error:  # noqa: BLE001
             # Nipype raises once every step that could run has run; the crash files say whose
             # failed. Without any, nothing is known to have gone well.
             if set(self.logs.glob("crash-*.txt")) == known:
                 return dict.fromkeys(plan.participants, Outcome("failed", str(error)))
-        return crashes(plan.participants, self.logs)
+        return submitted | crashes(plan.participants, self.logs)
+
+    @property
+    def _is_batch(self) -> bool:
+        return self.plugin is not None and not self.plugin.is_local
 
     def _execute(self, workflow: Any, scratch_dir: Path) -> None:  # noqa: ANN401
-        progress = Progress(verbose=self.verbose > 0)
-        if self.plugin is not None and not self.plugin.is_local:
-            from difftract_bids.cli.plugin_file import ask_for_resources
-
-            ask_for_resources(workflow, self.plugin)
-            given = {**self.plugin.args, "status_callback": progress}
-            workflow.run(plugin=self.plugin.name, plugin_args=given)
-            return
-        from difftract_bids.cli.plugin import SafeMultiProcPlugin
+        """Run a graph in processes of this machine."""
+        from difftract_bids.cli.plugins.multiproc import SafeMultiProcPlugin
 
         scratch_dir.mkdir(parents=True, exist_ok=True)
+        # The file of settings has %% for %, which Nipype takes as it stands.
+        workflow.config["execution"]["crashdump_dir"] = str(self.logs)
+        progress = Progress(verbose=self.verbose > 0)
         plugin = SafeMultiProcPlugin(self._local_args(progress), self.stopping, scratch_dir)
         try:
             workflow.run(plugin=plugin)
         finally:
             plugin.end()
+
+    def _submit(self, workflow: Any) -> dict[str, Outcome]:  # noqa: ANN401
+        """Run a graph as jobs of a batch system; say whose nobody waits for."""
+        from difftract_bids.cli.plugins.batch import make_plugin
+        from difftract_bids.cli.plugins.batch_resources import ask_for_resources
+
+        assert self.plugin is not None  # noqa: S101 - see _is_batch
+        ask_for_resources(workflow, self.plugin)
+        progress = Progress(verbose=self.verbose > 0)
+        plugin = make_plugin(self.plugin, status_callback=progress, stopping=self.stopping)
+        try:
+            workflow.run(plugin=plugin)
+        finally:
+            plugin.end()
+        submitted: dict[str, list[int]] = getattr(plugin, "submitted", {})
+        return {
+            label: Outcome(
+                "submitted",
+                f"{len(jobs)} jobs, {min(jobs)} to {max(jobs)}. The same command tells what "
+                "became of them.",
+            )
+            for label, jobs in submitted.items()
+            if jobs
+        }
 
     def _local_args(self, progress: Progress) -> dict[str, Any]:
         own = {} if self.plugin is None else self.plugin.args

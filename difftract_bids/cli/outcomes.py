@@ -16,9 +16,9 @@ from difftract_bids.io.atomic import write_text_atomic
 #: The line of a traceback that names the error.
 _ERROR = re.compile(r"[\w.]*(?:Error|Exception|Interrupt)\b")
 _FOR_MEMORY = re.compile(r"\b(?:MemoryError|_ArrayMemoryError|Unable to allocate|out of memory)\b")
-Status = Literal["done", "failed", "skipped", "busy"]
+Status = Literal["done", "failed", "skipped", "busy", "submitted"]
 #: In the order of the table.
-_STATUSES: tuple[Status, ...] = ("skipped", "done", "busy", "failed")
+_STATUSES: tuple[Status, ...] = ("skipped", "done", "submitted", "busy", "failed")
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Outcome:
     ----------
     status
         ``skipped`` were those that an earlier run had finished, ``busy`` those that another
-        process is at work on.
+        process is at work on, ``submitted`` those that are left to a batch system.
     reason
         Why it failed, or was left alone; what, where and the remedy.
     crash_file
@@ -98,12 +98,13 @@ def count(outcomes: Mapping[str, Outcome]) -> str:
     of = Counter(outcome.status for outcome in outcomes.values())
     skipped = f", {of['skipped']} finished before" if of["skipped"] else ""
     busy = f", {of['busy']} under way elsewhere" if of["busy"] else ""
-    return f"{of['done']} done, {of['failed']} failed{skipped}{busy}"
+    submitted = f", {of['submitted']} left to the batch system" if of["submitted"] else ""
+    return f"{of['done']} done, {of['failed']} failed{skipped}{submitted}{busy}"
 
 
 def is_all_well(outcomes: Mapping[str, Outcome]) -> bool:
-    """Say whether every participant is done, now or before."""
-    return all(outcome.status in ("done", "skipped") for outcome in outcomes.values())
+    """Say whether every participant is done, now or before, or as well as submitted."""
+    return all(o.status in ("done", "skipped", "submitted") for o in outcomes.values())
 
 
 def write_table(outcomes: Mapping[str, Outcome], path: Path) -> None:

@@ -20,12 +20,14 @@ if TYPE_CHECKING:
 
     from difftract_bids.bids.plan import Plan
     from difftract_bids.cli.execution import Execution
-    from difftract_bids.cli.plugin_file import PluginChoice
+    from difftract_bids.cli.plugins.plugin_file import PluginChoice
     from difftract_bids.cli.run_log import RunLog
     from difftract_bids.cli.work import Work
 
 #: Exit codes: everything done; a participant failed or an output is missing; unusable input.
 DONE, FAILED, UNUSABLE = 0, 1, 2
+#: CPUs of a step that is a job and can use several, if nobody says.
+_CPUS_A_JOB = 4
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -94,7 +96,7 @@ def _participants(
     """Do what is left of a plan, and say on the terminal what became of each participant."""
     from difftract_bids.cli.execution import Execution, prepare
     from difftract_bids.cli.run_log import RunLog
-    from difftract_bids.cli.work import LOCK_FILE, find_work, make_way
+    from difftract_bids.cli.work import LOCK_FILE, find_work, make_way, without_queued
     from difftract_bids.io.locks import NameLocks
 
     started = time.monotonic()
@@ -117,8 +119,9 @@ def _participants(
             return _boilerplate(plan, execution)
         outcomes = work.outcomes
         if not arguments.reports_only:
+            work = without_queued(plan, work)
             make_way(plan, work, force=arguments.force)
-            outcomes = outcomes | execution.run(plan.restricted(work.todo))
+            outcomes = work.outcomes | execution.run(plan.restricted(work.todo))
         outcomes = _check(plan, outcomes, log, rebuild=arguments.reports_only)
         log.end(outcomes)
     for line in (*table(outcomes, plan.output_dir), *_earlier(plan)):
@@ -126,7 +129,8 @@ def _participants(
     _say(f"{count(outcomes)} in {(time.monotonic() - started) / 60:.1f} min. Log: {log.folder}")
     if not is_all_well(outcomes):
         return FAILED
-    if arguments.clean_workdir and not arguments.reports_only:
+    is_left = any(outcome.status == "submitted" for outcome in outcomes.values())
+    if arguments.clean_workdir and not arguments.reports_only and not is_left:
         # Nothing but what this program made: the folder may hold other people's work.
         shutil.rmtree(plan.scratch_dir, ignore_errors=True)
     return DONE
@@ -157,7 +161,7 @@ def _plan(arguments: argparse.Namespace) -> Plan:
 def _plugin(arguments: argparse.Namespace) -> PluginChoice | None:
     if arguments.plugin_file is None:
         return None
-    from difftract_bids.cli.plugin_file import check_for_batch, read_plugin
+    from difftract_bids.cli.plugins.plugin_file import check_for_batch, read_plugin
 
     plugin = read_plugin(arguments.plugin_file)
     check_for_batch(arguments.work_dir or Path("work"), plugin)
@@ -168,23 +172,31 @@ def _resources(arguments: argparse.Namespace, plan: Plan, plugin: PluginChoice |
     from difftract_bids.cli.resources import share
 
     own_procs, own_gb = (None, None) if plugin is None else (plugin.n_procs, plugin.memory_gb)
+    per_step = arguments.omp_nthreads
+    if plugin is not None and not plugin.is_local:  # steps run on other machines
+        per_step = per_step or plugin.cpus_a_step or _CPUS_A_JOB
+        own_procs = per_step
     return share(
         len(plan.runs),
         arguments.nprocs or own_procs,
-        arguments.omp_nthreads,
+        per_step,
         arguments.mem_mb * 1024**2 / 1e9 if arguments.mem_mb else own_gb,
-        low_mem=arguments.low_mem,
+        low_mem=arguments.low_mem or (plugin is not None and plugin.name == "Linear"),
     )
 
 
 def _summary(plan: Plan, work: Work, execution: Execution) -> str:
-    resources = execution.resources
+    resources, plugin = execution.resources, execution.plugin
+    machine = (
+        f"{resources.n_procs} CPU(s), {resources.omp_nthreads} a step, {resources.mem_gb:.1f} GB"
+        if plugin is None or plugin.is_local
+        else f"steps are jobs ({plugin.name}) of up to {resources.omp_nthreads} CPU(s)"
+    )
     return (
         f"{len({run.participant for run in work.todo})} of {len(plan.participants)} "
         f"participant(s), {len(work.todo)} of {len(plan.runs)} diffusion run(s) to do, "
-        f"atlases: {', '.join(atlas.name for atlas in plan.atlases)}; "
-        f"{resources.n_procs} CPU(s), {resources.omp_nthreads} a step, "
-        f"{resources.mem_gb:.1f} GB. Log: {execution.logs}"
+        f"atlases: {', '.join(atlas.name for atlas in plan.atlases)}; {machine}. "
+        f"Log: {execution.logs}"
     )
 
 

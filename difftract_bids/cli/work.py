@@ -92,3 +92,26 @@ def make_way(plan: Plan, work: Work, *, force: bool = False) -> None:
         sweep(plan.output_dir / f"sub-{participant}", deep=True)
         for session in report_sessions(plan, participant):
             sweep(plan.output_dir, beginning=page_path(participant, session))
+
+
+def without_queued(plan: Plan, work: Work) -> Work:
+    """Cancel jobs that a killed run has left in a queue, and leave out whose are to stay there.
+
+    Parameters
+    ----------
+    plan
+        What is wanted.
+    work
+        What is left of it. The locks of its participants must be held.
+    """
+    if not (plan.scratch_dir / "difftract_wf" / "batch").is_dir():
+        return work  # nothing was ever submitted
+    from difftract_bids.cli.plugins.slurm import clear_queue
+
+    queued = clear_queue(plan.scratch_dir, {run.participant for run in work.todo})
+    told = {
+        label: Outcome("submitted", f"{n} job(s) are still in the queue.")
+        for label, n in queued.items()
+    }
+    left = tuple(run for run in work.todo if run.participant not in told)
+    return Work(left, work.outcomes | told)

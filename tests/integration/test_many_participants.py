@@ -22,8 +22,8 @@ BROKEN = {
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory):
-    # Spaces and letters beyond ASCII in every path.
-    root = tmp_path_factory.mktemp("many") / "Müller's étude 1"
+    # Spaces, letters beyond ASCII and a configuration file's own sign in every path.
+    root = tmp_path_factory.mktemp("many") / "Müller's étude 100%"
     dataset = make_phantom(root / "bids", "--n-sessions", "2")
     for number in range(2, 9):
         copy_participant(dataset, "01", f"0{number}")
@@ -82,6 +82,7 @@ def test_good_participants_are_done_and_each_bad_one_is_named_with_its_reason(da
         assert reason in table.reason[f"sub-{participant}"]
         (line,) = [one for one in finished.stdout.splitlines() if f"sub-{participant}: FAI" in one]
         assert reason in line
+    assert Path(table.crash_file["sub-08"]).is_file()
     # What can be seen in a header is found before anything starts, and has no crash file.
     assert [bool(table.crash_file[f"sub-{label}"] != "n/a") for label in BROKEN] == [
         *(False, False, False),

@@ -17,10 +17,10 @@ from nipype.interfaces.utility import Function
 from nipype.pipeline import engine as pe
 from slurm import running_slurm
 
-from difftract_bids.cli.batch import make_plugin
 from difftract_bids.cli.outcomes import crashes
-from difftract_bids.cli.plugin_file import PluginChoice, check_for_batch
-from difftract_bids.cli.slurm import clear_queue
+from difftract_bids.cli.plugins.batch import make_plugin
+from difftract_bids.cli.plugins.plugin_file import PluginChoice, check_for_batch
+from difftract_bids.cli.plugins.slurm import clear_queue
 from difftract_bids.io.tractograms import read_tractogram
 
 pytestmark = [pytest.mark.integration, pytest.mark.external]

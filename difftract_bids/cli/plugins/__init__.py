@@ -1,0 +1,1 @@
+"""What runs the steps: processes of this machine, or jobs of a batch system."""
