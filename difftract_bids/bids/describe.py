@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,10 @@ from difftract_bids import __version__
 from difftract_bids.bids.atlases import Atlas
 from difftract_bids.io.atomic import write_json, write_text_atomic
 from difftract_bids.io.leftovers import sweep
+from difftract_bids.io.locks import taking_turns
 
+#: Who writes files of the dataset as a whole holds it, relative to the derivatives folder.
+LOCK_FILE = "logs/.dataset.lock"
 BIDS_VERSION = "1.10.0"
 
 #: Names that the released specification (or its validator) does not know yet; see README.
@@ -76,7 +77,7 @@ def describe_dataset(
     """
     links = {"raw": raw_dir, **(derivatives or {})}
     output_dir.mkdir(parents=True, exist_ok=True)
-    with _turn(output_dir):
+    with taking_turns(output_dir / LOCK_FILE):
         for name in _DESCRIBING:
             sweep(output_dir, beginning=name)
         description = {
@@ -129,16 +130,3 @@ def _license_of(raw_dir: Path) -> str:
     except (OSError, ValueError):
         return "See the raw dataset."
     return str(raw.get("License") or "See the raw dataset.")
-
-
-@contextmanager
-def _turn(folder: Path) -> Iterator[None]:
-    """Hold a lock on a folder, where the file system has locks (some network ones have none)."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        # Without a lock every file is still written whole; only the order is left to chance.
-        with suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)

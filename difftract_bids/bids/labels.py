@@ -32,9 +32,11 @@ def labelled_folders(folder: Path, key: str) -> tuple[list[str], list[str]]:
     tuple of list
         Labels, sorted; and the rest of the names of folders that are none, ready to be printed.
     """
-    with os.scandir(folder) as entries:
-        found = [entry.name for entry in entries if entry.name.startswith(f"{key}-")]
-    texts = sorted(name.removeprefix(f"{key}-") for name in found if Path(folder, name).is_dir())
+    with os.scandir(folder) as entries:  # which knows what is a folder without asking for each
+        found = [
+            entry.name for entry in entries if entry.name.startswith(f"{key}-") and entry.is_dir()
+        ]
+    texts = sorted(name.removeprefix(f"{key}-") for name in found)
     labels = [text for text in texts if is_label(text)]
     return labels, [printable(text) for text in texts if not is_label(text)]
 

@@ -231,13 +231,14 @@ def find_fieldmaps(
             opposed.append(OpposedImage(path, encoding))
     own_files = {dwi, *parts}
     for path in _images(dwi.parent, "dwi"):
-        if path in own_files or not filters.keep("dwi", path):
+        if path in own_files:
             continue
         encoding = read_phase_encoding(read_sidecars(root, path), path)
         if not (own and encoding and own.opposes(encoding)):
             continue
         bval = next(iter(companions(root, path, "bval")), None)
-        reason = _lacking_b0(path, bval, b0_threshold_s_mm2) or _misfit(path, dwi)
+        left_out = "" if filters.keep("dwi", path) else "the filter file leaves it out"
+        reason = left_out or _lacking_b0(path, bval, b0_threshold_s_mm2) or _misfit(path, dwi)
         if reason:
             unused.append(f"{path.name} was not used: {reason}.")
         else:

@@ -19,6 +19,8 @@ from difftract_bids.errors import UsageError
 
 #: What pybids calls the file in the folder of an index.
 _FILE = "layout_index.sqlite"
+#: Participants that a pattern names one by one; of more, all are indexed.
+_NAMED_IN_PATTERN = 50
 
 
 def index_images(root: Path, participants: Iterable[str]) -> list[Path]:
@@ -31,7 +33,10 @@ def index_images(root: Path, participants: Iterable[str]) -> list[Path]:
     participants
         Their labels.
     """
-    return _images(_indexed(root, "|".join(map(re.escape, participants))))
+    wanted = list(participants)
+    # The pattern is tried on every path: a long one costs more than images that nobody asked for.
+    few = len(wanted) <= _NAMED_IN_PATTERN
+    return _images(_indexed(root, "|".join(map(re.escape, wanted)) if few else LABEL))
 
 
 def kept_images(database_dir: Path, root: Path) -> list[Path]:

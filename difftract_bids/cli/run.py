@@ -13,7 +13,7 @@ from difftract_bids.cli.group import run_group
 from difftract_bids.cli.outcomes import Outcome, count, is_all_well, table
 from difftract_bids.cli.parser import build_parser, settings_from
 from difftract_bids.cli.stopping import Stopped, stopping
-from difftract_bids.errors import DifftractError
+from difftract_bids.errors import DifftractError, UsageError
 
 if TYPE_CHECKING:
     import argparse
@@ -63,6 +63,12 @@ def main(argv: list[str] | None = None) -> int:
 
 def _main(arguments: argparse.Namespace, state: Any) -> int:  # noqa: ANN401
     if arguments.analysis_level == "group":
+        if arguments.dry_run:
+            raise UsageError(
+                "There is no dry run of the group level: all of it takes a minute.",
+                where="--dry-run",
+                remedy="Leave it out; to keep what is there, copy OUTPUT_DIR/group first.",
+            )
         for line in run_group(
             arguments.output_dir,
             settings_from(arguments).group,

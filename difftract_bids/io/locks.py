@@ -6,6 +6,8 @@ import errno
 import fcntl
 import hashlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -54,6 +56,30 @@ class NameLocks:
         except OSError as error:
             return error.errno in _NO_LOCKS
         return True
+
+
+@contextmanager
+def taking_turns(path: Path) -> Iterator[None]:
+    """Wait for a lock and hold it; nobody waits where the file system has none.
+
+    Parameters
+    ----------
+    path
+        File that all who take turns name; made if need be, and left empty.
+    """
+    # For writing, though nothing is: NFS makes locks of byte ranges, which readers cannot have.
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        try:
+            fcntl.lockf(handle, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+        yield
+    finally:
+        os.close(handle)
 
 
 def _byte_of(name: str) -> int:

@@ -14,7 +14,7 @@ import multiprocessing, sys
 from pathlib import Path
 from nipype.interfaces.utility import Function
 from nipype.pipeline import engine as pe
-from difftract_bids.cli.plugin import SafeMultiProcPlugin
+from difftract_bids.cli.plugins.multiproc import SafeMultiProcPlugin
 
 def die():
     import os, signal, time

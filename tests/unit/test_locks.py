@@ -4,10 +4,20 @@ import errno
 import fcntl
 import subprocess
 import sys
+import threading
 from contextlib import contextmanager
 
-from difftract_bids.io.locks import NameLocks
+from difftract_bids.io.locks import NameLocks, taking_turns
 
+HOLD = """
+import sys
+from pathlib import Path
+from difftract_bids.io.locks import taking_turns
+with taking_turns(Path(sys.argv[1])):
+    print("mine", flush=True)
+    sys.stdin.readline()
+    Path(sys.argv[2]).touch()
+"""
 TAKE = """
 import sys
 from pathlib import Path
@@ -56,3 +66,13 @@ def test_where_the_file_system_has_no_locks_everybody_gets_one(tmp_path, monkeyp
     monkeypatch.setattr(fcntl, "lockf", none)
     with NameLocks(tmp_path / "lock") as locks:
         assert locks.take("01")
+
+
+def test_who_takes_turns_waits_for_the_other(tmp_path):
+    command = [sys.executable, "-c", HOLD, tmp_path / "lock", tmp_path / "done"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdout.readline() == "mine\n"
+        threading.Timer(1.0, lambda: print(file=process.stdin, flush=True)).start()
+        with taking_turns(tmp_path / "lock"):
+            assert (tmp_path / "done").exists()
