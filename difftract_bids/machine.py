@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -15,11 +16,12 @@ _SHARE = 0.9
 
 
 def available_cpus() -> int:
-    """Count the CPUs that this process may use: its affinity, within its container's quota.
+    """Count the CPUs that this process may use: its affinity, within quota and SLURM job.
 
-    ``docker run --cpus 2`` and the like set a quota of time and leave the affinity as it is.
+    ``docker run --cpus 2`` and the like set a quota of time and leave the affinity as it is, as
+    SLURM does where it does not bind tasks.
     """
-    cpus = len(os.sched_getaffinity(0))
+    cpus = min(len(os.sched_getaffinity(0)), _given("SLURM_CPUS_ON_NODE") or sys.maxsize)
     for folder in _cgroup_folders():
         quota, period = _words(folder / "cpu.max", 2) or (
             *_words(folder / "cpu.cfs_quota_us", 1),
@@ -34,16 +36,15 @@ def available_cpus() -> int:
 def available_memory_gb() -> float:
     """Tell how much memory all steps together may take, GB.
 
-    The least of 90% of the machine's memory, 90% of the container's limit, and what SLURM gave
-    the job.
+    90% of the least of the machine's memory, the container's limit, and what SLURM gave the job.
     """
     limits = [_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9]
     for folder in _cgroup_folders():
         for name in ("memory.max", "memory.limit_in_bytes"):
             with suppress(ValueError):
                 limits += [_SHARE * int(word) / 1e9 for word in _words(folder / name, 1)]
-    with suppress(KeyError, ValueError):
-        limits.append(int(os.environ["SLURM_MEM_PER_NODE"]) * 1024**2 / 1e9)
+    by_cpu = _given("SLURM_MEM_PER_CPU") * _given("SLURM_CPUS_ON_NODE")
+    limits += [_SHARE * mb * 1024**2 / 1e9 for mb in (_given("SLURM_MEM_PER_NODE"), by_cpu)]
     return min(limit for limit in limits if limit > 0)
 
 
@@ -53,6 +54,13 @@ def n_killed_for_memory() -> int:
         with suppress(OSError, ValueError, KeyError):
             lines = (folder / "memory.events").read_text(encoding="ascii").split("\n")
             return int(dict(line.split() for line in lines if line)["oom_kill"])
+    return 0
+
+
+def _given(variable: str) -> int:
+    """Read a number that SLURM gives a job; 0 if there is none."""
+    with suppress(ValueError):
+        return int(os.environ.get(variable, "0"))
     return 0
 
 

@@ -77,8 +77,8 @@ def describe_dataset(
     """
     links = {"raw": raw_dir, **(derivatives or {})}
     output_dir.mkdir(parents=True, exist_ok=True)
-    with taking_turns(output_dir / LOCK_FILE):
-        for name in _DESCRIBING:
+    with taking_turns(output_dir / LOCK_FILE) as is_alone:
+        for name in _DESCRIBING if is_alone else ():
             sweep(output_dir, beginning=name)
         description = {
             "Name": "difftract_bids: structural connectomes by differentiable tractography",

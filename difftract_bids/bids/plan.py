@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from difftract_bids import __version__
 from difftract_bids.bids.atlases import Atlas, check_atlas, nodes_of, resolve_atlas
 from difftract_bids.bids.decisions import with_decisions
 from difftract_bids.bids.derivative_inputs import Derivative, resolve_derivatives
@@ -78,11 +79,12 @@ class Plan:
 
     @property
     def scratch_dir(self) -> Path:
-        """Folder for intermediate files: one for each pair of dataset and output.
+        """Folder for intermediate files: one for each dataset, output and version.
 
-        Two datasets both have a sub-01; in one folder they would take each other's files.
+        Two datasets both have a sub-01; in one folder they would take each other's files. And a
+        step that another version has done is not done.
         """
-        pair = f"{self.bids_dir}\n{self.output_dir}".encode()
+        pair = f"{self.bids_dir}\n{self.output_dir}\n{__version__}".encode()
         return self.work_dir / f"difftract-{hashlib.sha256(pair).hexdigest()[:12]}"
 
     @property

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import Field, dataclass, replace
+from dataclasses import Field, asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -155,6 +155,7 @@ def fingerprint(plan: Plan, run: DWIRun) -> str:
         "given": [[name, _state(path)] for name, path in _given(plan.config, run)],
         "decisions": [
             run.distortion.method,
+            [asdict(one.phase_encoding) for one in run.fieldmaps.opposed],
             run.fodf_model.name,
             run.is_constrained,
             run.preprocessed.origin if run.preprocessed else "",

@@ -5,13 +5,21 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from difftract_bids.bids.pages import page_path, report_sessions, shown_figures
+from difftract_bids.bids.pages import (
+    page_path,
+    report_sessions,
+    shown_figures,
+    snippet_path,
+)
 from difftract_bids.bids.promises import missing_outputs
+from difftract_bids.bids.records import is_finished
 from difftract_bids.cli.outcomes import Outcome
-from difftract_bids.cli.provenance import write_failure
+from difftract_bids.cli.provenance import write_failure, write_provenance
 from difftract_bids.errors import DifftractError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from difftract_bids.bids.plan import Plan
 
 
@@ -39,25 +47,60 @@ def check_participant(
     if known is not None and known.status in ("busy", "submitted"):
         return known
     pages = [page_path(participant, session) for session in report_sessions(plan, participant)]
-    failed = known is not None and known.status == "failed"
-    if failed and known is not None:
-        write_failure(plan, participant, known.reason)
-    if failed or rebuild or missing_outputs(plan.output_dir, pages):
+    if known is not None and known.status == "failed":
+        write_failure(_unfinished(plan, participant), participant, known.reason)
         _assemble(plan, participant, run_uuid)
-    if failed and known is not None:
         return known
+    outcome = _outcome(plan, participant, known, rebuild=rebuild)
+    told = [path for path in _failures(plan, participant) if path.is_file()]
+    if outcome.status == "failed":
+        write_failure(_unfinished(plan, participant), participant, outcome.reason)
+    else:
+        write_failure(plan, participant, None)
+    if told or rebuild or outcome.status == "failed" or missing_outputs(plan.output_dir, pages):
+        _assemble(plan, participant, run_uuid)
+    missing = missing_outputs(plan.output_dir, pages)
+    if missing and outcome.status != "failed":
+        return Outcome("failed", f"The report could not be made: {missing[0]}.")
+    return outcome
+
+
+def _outcome(plan: Plan, participant: str, known: Outcome | None, *, rebuild: bool) -> Outcome:
+    """Say what became of a participant of whom nothing is known to have failed."""
     promised = [path for run in plan.of(participant) for path in plan.promised(run)]
-    missing = missing_outputs(plan.output_dir, [*promised, *pages])
+    missing = missing_outputs(plan.output_dir, promised)
     if missing:
         reason = f"{len(missing)} promised output(s) missing, first: {missing[0]}."
         return Outcome("failed", reason)
+    # Files of the same names may be those of earlier settings.
+    left = [run.stem for run in plan.of(participant) if not is_finished(plan, run)]
+    if left and not rebuild:
+        return Outcome("failed", f"Not finished, as the run ended before: {', '.join(left)}.")
     return known or Outcome("done")
+
+
+def _unfinished(plan: Plan, participant: str) -> Plan:
+    """Give the part of a plan that a failure is told of: what is not finished, if anything."""
+    own = plan.of(participant)
+    return plan.restricted([run for run in own if not is_finished(plan, run)] or own)
+
+
+def _failures(plan: Plan, participant: str) -> list[Path]:
+    return [
+        plan.output_dir / snippet_path("failure", participant, session)
+        for session in report_sessions(plan, participant)
+    ]
 
 
 def _assemble(plan: Plan, participant: str, run_uuid: str) -> None:
     from difftract_bids.reports.assembly import assemble_report
 
     figures = shown_figures(plan, participant)
+    if any(
+        not (plan.output_dir / snippet_path("about", participant, session)).is_file()
+        for session in report_sessions(plan, participant)
+    ):
+        write_provenance(plan, participant, run_uuid=run_uuid)
     for session in report_sessions(plan, participant):
         with suppress(DifftractError):  # without figures there is no page, which is then missed
             assemble_report(

@@ -12,6 +12,7 @@ from difftract_bids.cli.nipype_setup import configure_nipype, limit_threads
 from difftract_bids.cli.outcomes import Outcome, crashes
 from difftract_bids.cli.progress import Bars, Progress
 from difftract_bids.cli.provenance import write_failure, write_provenance
+from difftract_bids.cli.work import make_way
 
 if TYPE_CHECKING:
     from difftract_bids.bids.plan import Plan
@@ -47,6 +48,10 @@ class Execution:
         Draw the graph into the folder of logs.
     stop_on_first_crash
         Leave the other steps and participants undone.
+    force
+        Do finished steps anew.
+    is_alone
+        Whether the locks of the participants are real.
     """
 
     resources: Resources
@@ -56,9 +61,18 @@ class Execution:
     verbose: int = 0
     write_graph: bool = False
     stop_on_first_crash: bool = False
+    force: bool = False
+    is_alone: bool = True
 
-    def run(self, plan: Plan) -> dict[str, Outcome]:
+    def run(self, plan: Plan, whole: Plan) -> dict[str, Outcome]:
         """Do everything that a plan holds.
+
+        Parameters
+        ----------
+        plan
+            What is to be done.
+        whole
+            The same, with what is done already: reports tell of it too.
 
         Returns
         -------
@@ -71,10 +85,13 @@ class Execution:
         for part in self._parts(plan):
             workflow, said = self._build(part)
             methods += said
-            _describe(plan, methods)
-            if self.write_graph and not outcomes:
+            if self.write_graph and part.runs[0] is plan.runs[0]:
                 _draw(workflow, self.logs)
-            outcomes |= self._run(part, workflow)
+            # Not before: whoever stops now has not touched what others are about to redo.
+            make_way(part, force=self.force, is_alone=self.is_alone)
+            _describe(plan, methods)
+            outcomes |= self._run(part, whole, workflow)
+            self.stopping.check()
             failed = any(outcome.status == "failed" for outcome in outcomes.values())
             if failed and self.stop_on_first_crash:
                 left = set(plan.participants) - set(part.participants) - set(outcomes)
@@ -103,12 +120,12 @@ class Execution:
         )
         return workflow, workflow.visit_desc()
 
-    def _run(self, plan: Plan, workflow: Any) -> dict[str, Outcome]:  # noqa: ANN401
+    def _run(self, plan: Plan, whole: Plan, workflow: Any) -> dict[str, Outcome]:  # noqa: ANN401
         from difftract_bids.workflows.app import methods_of
 
         for participant in plan.participants:
             methods = methods_of(workflow, participant)
-            write_provenance(plan, participant, run_uuid=self.logs.name, methods=methods)
+            write_provenance(whole, participant, run_uuid=self.logs.name, methods=methods)
             write_failure(plan, participant, None)
         known = set(self.logs.glob("crash-*.txt"))
         submitted: dict[str, Outcome] = {}
@@ -119,6 +136,7 @@ class Execution:
                 else:
                     self._execute(workflow, plan.scratch_dir)
         except Exception as error:  # noqa: BLE001
+            self.stopping.check()
             # Nipype raises once every step that could run has run; the crash files say whose
             # failed. Without any, nothing is known to have gone well.
             if set(self.logs.glob("crash-*.txt")) == known:

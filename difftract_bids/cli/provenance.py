@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -24,7 +25,9 @@ def software_versions() -> dict[str, str]:
     return {name: version(name) for name in _SOFTWARE}
 
 
-def write_provenance(plan: Plan, participant: str, *, run_uuid: str, methods: str) -> None:
+def write_provenance(
+    plan: Plan, participant: str, *, run_uuid: str, methods: str | None = None
+) -> None:
     """Write the report's snippets on a participant's run, before it starts.
 
     Parameters
@@ -36,7 +39,7 @@ def write_provenance(plan: Plan, participant: str, *, run_uuid: str, methods: st
     run_uuid
         Identifier of the run, the name of its folder of logs.
     methods
-        Paragraphs of the workflow.
+        Paragraphs of the workflow; what an earlier run wrote is kept, if left out.
     """
     from difftract_bids import __version__
     from difftract_bids.bids.pages import report_sessions, snippet_path
@@ -44,20 +47,22 @@ def write_provenance(plan: Plan, participant: str, *, run_uuid: str, methods: st
     from difftract_bids.reports.methods import write_methods
     from difftract_bids.reports.summary import About, write_about_html
 
-    runs = plan.of(participant)
-    files = {path for run in runs for path in run.files}
     about = About(
         version=__version__,
         command_line=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         run_uuid=run_uuid,
         config=plan.config,
-        inputs=sorted(input_uri(path, plan.datasets) for path in files),
+        inputs=[],
         software=software_versions(),
         started=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     for session in report_sessions(plan, participant):
+        runs = [run for run in plan.of(participant) if session in (None, run.session)]
+        files = {path for run in runs for path in run.files}
+        about = replace(about, inputs=sorted(input_uri(path, plan.datasets) for path in files))
         write_about_html(about, plan.output_dir / snippet_path("about", participant, session))
-        write_methods(methods, plan.output_dir / snippet_path("methods", participant, session))
+        if methods is not None:
+            write_methods(methods, plan.output_dir / snippet_path("methods", participant, session))
 
 
 def write_failure(plan: Plan, participant: str, reason: str | None) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import shutil
 import sys
 import time
 from pathlib import Path
@@ -102,11 +101,13 @@ def _participants(
     """Do what is left of a plan, and say on the terminal what became of each participant."""
     from difftract_bids.cli.execution import Execution, prepare
     from difftract_bids.cli.run_log import RunLog
-    from difftract_bids.cli.work import LOCK_FILE, find_work, make_way, without_queued
+    from difftract_bids.cli.work import LOCK_FILE, clean_up, find_work, without_queued
     from difftract_bids.io.locks import NameLocks
 
     started = time.monotonic()
     resources = _resources(arguments, plan, plugin)
+    if arguments.boilerplate_only:
+        return _boilerplate(plan, resources, state)
     with NameLocks(plan.output_dir / LOCK_FILE) as locks:
         work = find_work(plan, force=arguments.force, locks=locks)
         log = RunLog(plan, resources)
@@ -118,28 +119,30 @@ def _participants(
             verbose=arguments.verbose,
             write_graph=arguments.write_graph,
             stop_on_first_crash=arguments.stop_on_first_crash,
+            force=arguments.force,
+            is_alone=locks.are_real,
         )
+        if not locks.are_real:
+            _say(
+                "WARNING: the file system of OUTPUT_DIR has no locks: see that no two runs are at "
+                "work on one participant."
+            )
         _say(_summary(plan, work, execution))
         prepare(execution, plan.scratch_dir, monitor=arguments.resource_monitor)
-        if arguments.boilerplate_only:
-            return _boilerplate(plan, execution)
         outcomes = work.outcomes
         if not arguments.reports_only:
             work = without_queued(plan, work)
-            make_way(plan, work, force=arguments.force)
-            outcomes = work.outcomes | execution.run(plan.restricted(work.todo))
+            outcomes = work.outcomes | execution.run(plan.restricted(work.todo), plan)
         outcomes = _check(plan, outcomes, log, rebuild=arguments.reports_only)
         log.end(outcomes)
+        is_left = any(outcome.status == "submitted" for outcome in outcomes.values())
+        may_go = arguments.clean_workdir and not arguments.reports_only and not is_left
+        if may_go and is_all_well(outcomes):
+            clean_up(plan)
     for line in (*table(outcomes, plan.output_dir), *_earlier(plan)):
         _say(line)
     _say(f"{count(outcomes)} in {(time.monotonic() - started) / 60:.1f} min. Log: {log.folder}")
-    if not is_all_well(outcomes):
-        return FAILED
-    is_left = any(outcome.status == "submitted" for outcome in outcomes.values())
-    if arguments.clean_workdir and not arguments.reports_only and not is_left:
-        # Nothing but what this program made: the folder may hold other people's work.
-        shutil.rmtree(plan.scratch_dir, ignore_errors=True)
-    return DONE
+    return DONE if is_all_well(outcomes) else FAILED
 
 
 def _plan(arguments: argparse.Namespace) -> Plan:
@@ -238,13 +241,20 @@ def _earlier(plan: Plan) -> list[str]:
     return [f"{said}, and are not in the reports: {paths[0]}{more}"]
 
 
-def _boilerplate(plan: Plan, execution: Execution) -> int:
+def _boilerplate(plan: Plan, resources: Any, state: Any) -> int:  # noqa: ANN401
     """Write the methods text of a plan, and print it."""
+    from difftract_bids.bids.describe import LOCK_FILE
+    from difftract_bids.cli.execution import Execution, prepare
+    from difftract_bids.cli.run_log import RunLog
     from difftract_bids.io.atomic import write_text_atomic
+    from difftract_bids.io.locks import taking_turns
     from difftract_bids.reports.methods import methods_markdown
 
+    execution = Execution(resources, RunLog(plan, resources).folder, state)
+    prepare(execution, plan.scratch_dir)
     text = methods_markdown(execution.methods(plan))
-    write_text_atomic(plan.output_dir / "CITATION.md", text)
+    with taking_turns(plan.output_dir / LOCK_FILE):
+        write_text_atomic(plan.output_dir / "CITATION.md", text)
     _say(text)
     return DONE
 
@@ -258,9 +268,12 @@ def _check(
     checked = dict(outcomes)
     for participant in plan.participants:
         known = outcomes.get(participant)
-        checked[participant] = check_participant(
-            plan, participant, known, run_uuid=log.folder.name, rebuild=rebuild
-        )
+        try:
+            checked[participant] = check_participant(
+                plan, participant, known, run_uuid=log.folder.name, rebuild=rebuild
+            )
+        except Exception as error:  # noqa: BLE001 - the others are to be told of all the same
+            checked[participant] = Outcome("failed", f"The report could not be made: {error!r}.")
     return checked
 
 

@@ -57,9 +57,13 @@ class Stopping:
 
 @contextmanager
 def stopping() -> Iterator[Stopping]:
-    """Turn signals that ask for an end into `Stopped`, raised in the main thread."""
+    """Turn signals that ask for an end into `Stopped`, raised in the main thread.
+
+    Those that whoever started this has switched off, as ``nohup`` does, stay so.
+    """
     state = Stopping()
-    before = {number: signal.signal(number, state) for number in _SIGNALS}
+    heeded = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, state) for number in heeded}
     try:
         yield state
     finally:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 #: The file whose bytes are the locks of participants, relative to the derivatives folder.
 LOCK_FILE = "logs/.participants.lock"
+#: The graph of the app, and its folder in that of intermediate files.
+GRAPH = "difftract_wf"
 _BUSY = (
     "Another process is at work on this participant. Wait for it; the same command then checks."
 )
@@ -68,30 +70,52 @@ def find_work(plan: Plan, *, force: bool = False, locks: NameLocks | None = None
     return Work(tuple(todo), outcomes)
 
 
-def make_way(plan: Plan, work: Work, *, force: bool = False) -> None:
-    """Take away what stands for something else than what is going to be done.
+def make_way(plan: Plan, *, force: bool = False, is_alone: bool = True) -> None:
+    """Take away what stands for something else than what is going to be done at once.
 
-    That is the records of runs that are done again, files that a killed process was writing, and,
-    if everything is to be done anew, their folders of intermediate files.
+    That is the records of runs that are done again, their reports, files that a killed process
+    was writing, and, if everything is to be done anew, their folders of intermediate files.
 
     Parameters
     ----------
     plan
-        What is wanted.
-    work
-        What is left of it. The locks of its participants must be held.
+        What is going to be done. The locks of its participants must be held.
     force
         Do finished steps anew.
+    is_alone
+        Whether the locks are real: otherwise somebody else may be writing.
     """
-    for run in work.todo:
+    for run in plan.runs:
         void_record(plan.output_dir, run.stem)
         if force:
-            graph = plan.scratch_dir / "difftract_wf" / participant_wf_name(run.participant)
+            graph = plan.scratch_dir / GRAPH / participant_wf_name(run.participant)
             shutil.rmtree(graph / f"{run.node_name}_wf", ignore_errors=True)
-    for participant in {run.participant for run in work.todo}:
-        sweep(plan.output_dir / f"sub-{participant}", deep=True)
-        for session in report_sessions(plan, participant):
-            sweep(plan.output_dir, beginning=page_path(participant, session))
+    for participant in plan.participants:
+        pages = [page_path(participant, session) for session in report_sessions(plan, participant)]
+        for page in pages:
+            (plan.output_dir / page).unlink(missing_ok=True)
+        if is_alone:
+            sweep(plan.output_dir / f"sub-{participant}", deep=True)
+            for page in pages:
+                sweep(plan.output_dir, beginning=page)
+
+
+def clean_up(plan: Plan) -> None:
+    """Remove the intermediate files of a plan's participants, and what is left if they were all.
+
+    Other processes may have theirs in the same folder; and it may hold other people's work.
+
+    Parameters
+    ----------
+    plan
+        What was done. The locks of its participants must be held.
+    """
+    graphs = plan.scratch_dir / GRAPH
+    for participant in plan.participants:
+        shutil.rmtree(graphs / participant_wf_name(participant), ignore_errors=True)
+    others = [*graphs.glob("sub_*_wf"), *plan.scratch_dir.glob("workers-*")]
+    if not others:
+        shutil.rmtree(plan.scratch_dir, ignore_errors=True)
 
 
 def without_queued(plan: Plan, work: Work) -> Work:
@@ -104,7 +128,7 @@ def without_queued(plan: Plan, work: Work) -> Work:
     work
         What is left of it. The locks of its participants must be held.
     """
-    if not (plan.scratch_dir / "difftract_wf" / "batch").is_dir():
+    if not (plan.scratch_dir / GRAPH / "batch").is_dir():
         return work  # nothing was ever submitted
     from difftract_bids.cli.plugins.slurm import clear_queue
 

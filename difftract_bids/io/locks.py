@@ -30,12 +30,19 @@ class NameLocks:
     path
         The file; made if need be, and left empty. A process must not open it twice: closing
         either would let go of the locks of both.
+
+    Attributes
+    ----------
+    are_real
+        Whether the file system has locks, as far as is known.
     """
 
     def __init__(self, path: Path) -> None:
         with explained(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        self._path = path
+        self.are_real = True
 
     def __enter__(self) -> Self:
         return self
@@ -50,17 +57,29 @@ class NameLocks:
         -------
         bool
             Whether it is ours; another process has it if not.
+
+        Raises
+        ------
+        DifftractError
+            If the file system fails.
         """
-        try:
-            fcntl.lockf(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _byte_of(name))
-        except OSError as error:
-            return error.errno in _NO_LOCKS
+        with explained(self._path):
+            try:
+                fcntl.lockf(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _byte_of(name))
+            except OSError as error:
+                if error.errno in (errno.EACCES, errno.EAGAIN):
+                    return False
+                if error.errno not in _NO_LOCKS:
+                    raise
+                self.are_real = False
         return True
 
 
 @contextmanager
-def taking_turns(path: Path) -> Iterator[None]:
+def taking_turns(path: Path) -> Iterator[bool]:
     """Wait for a lock and hold it; nobody waits where the file system has none.
+
+    Gives whether nobody else has a turn meanwhile.
 
     Parameters
     ----------
@@ -72,12 +91,14 @@ def taking_turns(path: Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
+        is_alone = True
         try:
             fcntl.lockf(handle, fcntl.LOCK_EX)
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 raise
-        yield
+            is_alone = False
+        yield is_alone
     finally:
         os.close(handle)
 

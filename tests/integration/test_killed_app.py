@@ -102,6 +102,23 @@ def test_one_process_of_one_thread_takes_one_cpu(uninterrupted):
     assert 0.1 < uninterrupted[1] < 1.15
 
 
+def test_who_has_switched_a_signal_off_is_not_stopped_by_it():
+    # As nohup does, before somebody logs out.
+    code = (
+        "import os, signal\n"
+        "from difftract_bids.cli.stopping import Stopped, stopping\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+        "with stopping():\n"
+        "    os.kill(os.getpid(), signal.SIGHUP)\n"
+        "    try:\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    except Stopped as stopped:\n"
+        "        print(stopped, stopped.exit_code)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "SIGTERM 143\n"
+
+
 def test_a_run_that_is_told_to_stop_says_so_and_leaves_nothing_half_written(dataset):
     arguments = command(dataset, dataset.parent / "stopped", 2)
     with subprocess.Popen(

@@ -128,6 +128,43 @@ def test_the_same_command_touches_only_what_was_not_done(dataset, finished):
     }
 
 
+def test_reports_of_sessions_are_made_of_what_there_is(dataset, finished):
+    assert finished.stdout
+    out = dataset.parent / "out"
+    done = run(
+        *(dataset, "--reports-only", "--report-output-level", "session"),
+        *("--participant-label", "01", "08"),
+    )
+    assert done.returncode == 1  # sub-08 has a session that failed
+    page = (out / "sub-01_ses-02.html").read_text()
+    assert "sub-01_ses-02_desc-fa_dwi.svg" in page
+    assert "ses-01" not in page.replace("sub-01", "")
+    assert "About this run" in page
+    assert "This run failed" not in (out / "sub-08_ses-01.html").read_text()
+    for path in out.glob("sub-0*_ses-*.html"):
+        path.unlink()
+    for path in out.glob("sub-0*/ses-0*/figures/*_desc-about_dwi.html"):
+        path.unlink()
+
+
+def test_settings_that_were_not_run_do_not_pass_for_done(dataset, finished):
+    assert finished.stdout
+    page = (dataset.parent / "out" / "sub-01.html").read_text()
+    # The bad one fails first and stops the others, whose files of these names are there already.
+    stopped = run(
+        *(dataset, "--cutoff", "0.12", "--stop-on-first-crash", "--nprocs", "1"),
+        *("--participant-label", "01", "08"),
+    )
+    assert stopped.returncode == 1
+    status = latest_table(dataset).status
+    assert status["sub-08"] == "failed"
+    assert status["sub-01"] == "failed"
+    assert "Not finished" in latest_table(dataset).reason["sub-01"]
+    assert page
+    again = run(dataset, "--participant-label", "01")
+    assert again.returncode == 0, again.stdout
+
+
 def test_a_mended_participant_is_all_that_is_done_next(dataset, finished):
     assert finished.stdout
     shutil.copy(dwi(dataset, "01"), dwi(dataset, "08"))

@@ -12,13 +12,15 @@ pytestmark = pytest.mark.integration
 SCRIPT = """
 import multiprocessing, sys
 from pathlib import Path
+from nipype.interfaces.base import CommandLine
 from nipype.interfaces.utility import Function
 from nipype.pipeline import engine as pe
 from difftract_bids.cli.plugins.multiproc import SafeMultiProcPlugin
 
-def die():
+def die(path):
     import os, signal, time
-    time.sleep(2)
+    while not os.path.exists(path):  # the step beside this one is at work
+        time.sleep(0.1)
     os.kill(os.getpid(), signal.SIGKILL)
 
 def live(path, use_gpu=False):
@@ -39,8 +41,12 @@ if __name__ == "__main__":
     memory_gb = float(sys.argv[2])
     for name in sys.argv[3:]:
         one = Function(function=die if name == "die" else live, output_names=[])
+        if name == "program":
+            one = CommandLine(command="sleep", args="4242", terminal_output="none")
         node = pe.Node(one, name=name, mem_gb=3.5)
-        if name != "die":
+        if name == "die":
+            node.inputs.path = f"{sys.argv[1]}/beside"
+        elif name != "program":
             node.inputs.path = f"{sys.argv[1]}/{name}"
             node.inputs.use_gpu = name.startswith("gpu")
         workflow.add_nodes([node])
@@ -76,14 +82,30 @@ def test_a_killed_worker_fails_its_step_with_a_hint_and_no_other(script, tmp_pat
     assert not any("beside" in name for name in crashes)
 
 
-def test_workers_end_with_the_app_even_if_it_is_killed(script, tmp_path):
-    with subprocess.Popen([*script, "8", "beside", "beside2"]) as process:
-        until(lambda: (tmp_path / "beside").exists() and (tmp_path / "beside2").exists())
-        workers = psutil.Process(process.pid).children(recursive=True)
-        assert len(workers) >= 3  # the server that forks, and two that work
+def test_workers_and_their_programs_end_with_the_app_even_if_it_is_killed(script, tmp_path):
+    with subprocess.Popen([*script, "8", "beside", "program"]) as process:
+        app = psutil.Process(process.pid)
+        until(lambda: (tmp_path / "beside").exists() and sleeping(app))
+        workers = app.children(recursive=True)
+        assert len(workers) >= 4  # the server that forks, two that work, and what one has started
         process.kill()
     until(lambda: not any(alive(worker) for worker in workers))
     assert (tmp_path / "beside").read_text() == "begun "
+
+
+def sleeping(app):
+    return any("4242" in child.cmdline() for child in app.children(recursive=True))
+
+
+def test_what_goes_wrong_around_a_step_fails_it_and_nobody_waits(script, tmp_path):
+    # As on a full disk: the step cannot even have a folder.
+    (tmp_path / "wf").mkdir()
+    (tmp_path / "wf" / "a").write_text("a file")
+    done = subprocess.run(
+        [*script, "8", "a", "b"], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert "told:" in done.stdout, done.stderr
+    assert (tmp_path / "b").read_text() == "begun ended "
 
 
 def alive(process):

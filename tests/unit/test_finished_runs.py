@@ -170,14 +170,16 @@ def test_the_record_goes_before_anything_that_it_speaks_of_is_touched(dataset):
         (graph / name / "denoise").mkdir(parents=True)
     half = changed.output_dir / "sub-01" / "ses-A" / "dwi" / ".sub-01_x.trx.abcd1234"
     half.touch()
-    work = find_work(changed)
-    make_way(changed, work)
+    page = changed.output_dir / "sub-01.html"
+    page.touch()
+    make_way(changed)
+    assert not page.exists()  # it is of the earlier settings
     left = [read_record(wanted.output_dir, run.stem).fingerprint != "" for run in wanted.runs]
     assert left == [False, False, True, True]
     assert not is_finished(wanted, wanted.runs[0])
     assert not half.exists()
     assert (graph / "sesA_wf" / "denoise").is_dir()  # steps that have not changed are kept
-    make_way(changed, work, force=True)
+    make_way(changed, force=True)
     assert not (graph / "sesA_wf").exists()
 
 
@@ -187,7 +189,7 @@ def test_outputs_of_other_settings_stay_on_record_as_what_they_are(dataset):
     finish(first, run)
     (dataset.parent / "s.toml").write_text('[output]\ntractogram_format = "tck"\n')
     second = plan(dataset, Config.from_toml(dataset.parent / "s.toml"), participants=["01"])
-    make_way(second, find_work(second))
+    make_way(second)
     finish(second, second.runs[0])
     record = read_record(second.output_dir, run.stem)
     assert earlier_outputs(second) == list(record.earlier)

@@ -15,7 +15,8 @@ def cgroup(tmp_path, monkeypatch):
     (tmp_path / "own").write_text("0::/job/step\n")
     monkeypatch.setattr(machine, "_CGROUPS", tmp_path / "cgroup")
     monkeypatch.setattr(machine, "_OWN_CGROUPS", tmp_path / "own")
-    monkeypatch.delenv("SLURM_MEM_PER_NODE", raising=False)
+    for name in ("MEM_PER_NODE", "MEM_PER_CPU", "CPUS_ON_NODE"):
+        monkeypatch.delenv(f"SLURM_{name}", raising=False)
     return own
 
 
@@ -60,8 +61,16 @@ def test_version_1_of_control_groups_has_other_files(tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("cgroup")
 def test_what_slurm_gave_the_job_is_all_there_is(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
+    monkeypatch.setenv("SLURM_CPUS_ON_NODE", "3")
+    assert machine.available_cpus() == 3
+    monkeypatch.setenv("SLURM_MEM_PER_CPU", "500")
+    assert machine.available_memory_gb() == pytest.approx(0.9 * 1.572864)
+    monkeypatch.delenv("SLURM_MEM_PER_CPU")
     monkeypatch.setenv("SLURM_MEM_PER_NODE", "500")
-    assert machine.available_memory_gb() == pytest.approx(0.524, abs=1e-3)
+    assert machine.available_memory_gb() == pytest.approx(0.9 * 0.524288)
+    monkeypatch.setenv("SLURM_MEM_PER_NODE", "0")  # all of the machine's
+    assert machine.available_memory_gb() > 0.6
 
 
 def test_kills_for_want_of_memory_are_counted_by_the_system(cgroup):

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import signal
+import subprocess
 import tempfile
 from collections.abc import Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -16,9 +18,11 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from multiprocessing import get_context
 from pathlib import Path
+from traceback import format_exception
 from typing import Any
 
 from nipype.pipeline.plugins.multiproc import MultiProcPlugin, process_initializer, run_node
+from nipype.utils import subprocess as nipype_subprocess
 
 from difftract_bids.cli.memory import MEMORY_REMEDY
 from difftract_bids.cli.stopping import Stopping
@@ -33,7 +37,19 @@ def prepare_worker(cwd: str) -> None:
     """Set a worker process up: it ends with the app, and leaves Ctrl-C to it."""
     end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # FSL's programs, which are processes of a worker's own, end with it.
+    nipype_subprocess.Popen = _tethered_program
     process_initializer(cwd)
+
+
+def _tethered_program(command: str, **options: Any) -> subprocess.Popen[Any]:  # noqa: ANN401
+    """Start a program as Nipype does, by a shell, which steps aside and hands on the tether."""
+    alone = not re.search(r"[;&|<>()`]", command)
+    return subprocess.Popen(  # noqa: S603 - the command is Nipype's
+        f"exec {command}" if alone and options.get("shell") else command,
+        preexec_fn=end_with_parent,  # noqa: PLW1509 - one call of the system, found before
+        **options,
+    )
 
 
 def run_noted(node: Any, updatehash: bool, taskid: int, note: Path) -> dict[str, Any]:  # noqa: ANN401, FBT001
@@ -67,6 +83,7 @@ class SafeMultiProcPlugin(MultiProcPlugin):  # type: ignore[misc]
         self._notes = tempfile.TemporaryDirectory(prefix="workers-", dir=folder)
         self._jobs: dict[int, tuple[Any, bool]] = {}
         self._killed_before = n_killed_for_memory()
+        self._begun_again: set[int] = set()
         self._new_pool()
 
     def run(self, graph: Any, config: Any, updatehash: bool = False) -> None:  # noqa: ANN401, FBT001, FBT002
@@ -98,8 +115,10 @@ class SafeMultiProcPlugin(MultiProcPlugin):  # type: ignore[misc]
 
     def _send_procs_to_workers(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
         self._stopping.check()
-        super()._send_procs_to_workers(*args, **kwargs)
-        self._stopping.check()
+        try:
+            super()._send_procs_to_workers(*args, **kwargs)
+        finally:  # whatever Nipype makes of a signal within a step of this process
+            self._stopping.check()
 
     def _async_callback(self, args: Future[Any]) -> None:
         if not args.cancelled() and args.exception() is None:
@@ -128,19 +147,26 @@ class SafeMultiProcPlugin(MultiProcPlugin):  # type: ignore[misc]
         self._task_obj[taskid] = task
 
     def _get_result(self, taskid: int) -> dict[str, Any] | None:
-        if _is_broken(self._task_obj[taskid]):
+        task = self._task_obj[taskid]
+        if _is_broken(task):
             self._settle()
+        elif task.done() and (error := task.exception()) is not None:
+            # Not the step itself failed but what is around it, on a full disk for one; Nipype
+            # would go on waiting for it.
+            return {"taskid": taskid, "result": None, "traceback": format_exception(error)}
         result: dict[str, Any] | None = super()._get_result(taskid)
         return result
 
     def _settle(self) -> None:
         """Fail the steps whose processes were killed, and begin the others again in a new pool."""
+        self.pool.shutdown(wait=True)  # until it has told all tasks, and its processes have ended
         broken = [taskid for taskid, task in self._task_obj.items() if _is_broken(task)]
         deadly = self._exit_codes()
         ran_in = {taskid: self._process_of(taskid) for taskid in broken}
         failed = [taskid for taskid in broken if ran_in[taskid] in deadly]
-        # Nobody knows which, so that none may begin again for ever.
-        failed = failed or [taskid for taskid in broken if ran_in[taskid]] or broken
+        if not failed:  # nobody knows whose it was: once more, but not for ever
+            failed = [taskid for taskid in broken if taskid in self._begun_again]
+            self._begun_again.update(broken)
         for taskid in failed:
             node = self._jobs[taskid][0]
             said = self._said_of(deadly.get(ran_in[taskid], -signal.SIGKILL), node.mem_gb)
