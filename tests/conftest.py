@@ -1,7 +1,12 @@
 """What every test runs under."""
 
+import os
 from collections.abc import Callable
 from typing import Any
+
+# Before PyTorch is loaded, and for every program that a test starts: several of them share the
+# cores, and threads that wait by spinning, as OpenMP's do, take what the others could compute in.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import pytest
 import torch

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from datasets import real_data
-from mrtrix import Scene, human_scene, run_mrtrix
+from mrtrix import Scene, alone, human_scene, run_mrtrix
 from scipy.special import expit
 
 from difftract_bids.bids.nodes import load_labels, read_nodes
@@ -160,8 +160,9 @@ def _fit_tensor(scene: Scene, to: Path) -> None:
 def _once(scene: Scene, name: str, make: Callable[[Path], object]) -> Path:
     """Make a file unless it is there; one half made is never found under its name."""
     path = scene.fod_file.with_name(name)
-    if not path.exists():
-        aside = path.with_name(f"aside_{name}")
-        make(aside)
-        aside.rename(path)
+    with alone(path):
+        if not path.exists():
+            aside = path.with_name(f"aside_{name}")
+            make(aside)
+            aside.rename(path)
     return path

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -132,8 +135,26 @@ def phantom_scene(name: str, folder: Path) -> Scene:
     return Scene(fodf, affine, mask, fod_file, mask_file)
 
 
-#: What was made already in this session: MRtrix takes a minute for one.
+#: What was made already in this process.
 _SCENES: dict[tuple[object, ...], tuple[Path, Path]] = {}
+
+
+def common_folder(folder: Path, name: str) -> Path:
+    """Give a folder that tests side by side share, or the one given where there are none.
+
+    MRtrix takes a minute for an fODF, and every one of pytest-xdist's processes would ask for it.
+    """
+    own = next((parent for parent in folder.parents if parent.name.startswith("popen-")), None)
+    return folder if own is None else own.parent / name
+
+
+@contextmanager
+def alone(file: Path) -> Iterator[None]:
+    """Wait until no other process makes a file; a process that dies lets go of it."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.with_name(f"{file.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def human_scene(dataset: str, folder: Path, *response_options: object) -> Scene:
@@ -141,7 +162,9 @@ def human_scene(dataset: str, folder: Path, *response_options: object) -> Scene:
     raw = real_data() / dataset / "sub-01" / "dwi" / "sub-01_dwi"
     key = (dataset, *response_options)
     if key not in _SCENES:
-        _SCENES[key] = fodf_by_mrtrix(raw, folder, *response_options)
+        folder = common_folder(folder, "_".join(map(str, key)))
+        with alone(folder / "fod.nii.gz"):
+            _SCENES[key] = fodf_by_mrtrix(raw, folder, *response_options)
     fod_file, mask_file = _SCENES[key]
     fodf, affine = read_fodf(fod_file)
     mask = torch.from_numpy(np.asarray(nib.load(mask_file).dataobj) > 0)

@@ -152,6 +152,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Before MKL is first called. Otherwise the last bits of its sums depend on where in memory
     # numbers lie, and a run that was killed and goes on would not give the same weights.
     os.environ.setdefault("MKL_CBWR", "COMPATIBLE")
+    # Threads that wait by spinning more than doubled the time of a training beside other work.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     given = list(sys.argv[1:] if argv is None else argv)
     split = given.index("--") if "--" in given else len(given)
     try:

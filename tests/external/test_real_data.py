@@ -24,11 +24,13 @@ def data():
 def finished(request, data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("human")
     dataset = data / "ds-human-3mm"
+    # Every vertex: they are counted below, voxel by voxel.
+    options = ["--n-seeds", "10000", "--tractogram-tolerance-mm", "0"]
     if request.param == "without T1w":
         dataset = shutil.copytree(dataset, folder / "bids")
         shutil.rmtree(dataset / "sub-01" / "anat")
-    # Every vertex: they are counted below, voxel by voxel.
-    options = ["--n-seeds", "10000", "--tractogram-tolerance-mm", "0"]
+        # Noise and motion are not of the T1w; the run that has one corrects them.
+        options += ["--denoise-method", "none", "--motion-correction", "none"]
     options += ["--atlases", f"{ATLAS}={data / 'atlases'}"]
     done = run_app(
         dataset,

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from difftract_bids.phantom.agreement import Connectome, agreement
 pytestmark = pytest.mark.integration
 QUICK = [
     *("--denoise-method", "none", "--motion-correction", "none", "--bias-correction", "none"),
-    *("--n-seeds", "3000"),
+    *("--n-seeds", "3000", "--no-tractogram"),
 ]
 MATRIX = "sub-01/dwi/sub-01_atlas-Phantom_meas-count_relmat.dense.tsv"
 STEM = "sub-01/dwi/sub-01_model-msmtcsd"
@@ -22,9 +23,11 @@ STEM = "sub-01/dwi/sub-01_model-msmtcsd"
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory):
-    """One participant with two shells, on a coarse grid."""
+    """One participant with two shells, on a coarse grid, and nothing else: no T1w is read here."""
     folder = tmp_path_factory.mktemp("shells") / "bids"
-    return make_phantom(folder, "--shells", "1000", "2500", "--voxel-size", "5")
+    dataset = make_phantom(folder, "--shells", "1000", "2500", "--voxel-size", "5")
+    shutil.rmtree(dataset / "sub-01" / "anat")
+    return dataset
 
 
 def run(dataset, *options):
