@@ -10,6 +10,7 @@ from niworkflows.engine.workflows import LiterateWorkflow
 
 from difftract_bids.config import GroupConfig
 from difftract_bids.config.toml import write_tables
+from difftract_bids.group.files import Selection
 from difftract_bids.interfaces.group import (
     AssessQuality,
     AverageResponses,
@@ -89,10 +90,15 @@ def init_group_wf(
     assess = pe.Node(
         AssessQuality(outlier_threshold=config.outlier_threshold), name="assess", mem_gb=0.5
     )
-    plot = pe.Node(PlotGroup(settings=write_tables(config), **given), name="plot", mem_gb=0.5)
+    shown = {
+        "settings": write_tables(config),
+        "selection": Selection.of(participants, sessions).in_words(),
+    }
+    plot = pe.Node(PlotGroup(**shown, **given), name="plot", mem_gb=0.5)
     matrices = pe.Node(niu.Merge(2), name="matrices")
     files = pe.Node(niu.Merge(7, no_flatten=False), name="files")
     save = pe.Node(SaveGroup(**given), name="save")
+    notes = pe.Node(niu.Merge(2), name="notes")
     outputs = pe.Node(niu.IdentityInterface(["saved", "notes"]), name="outputnode")
     workflow.connect([
         (summarise, assess, [("runs", "runs"), ("edges", "edges")]),
@@ -106,7 +112,8 @@ def init_group_wf(
         (files, save, [("out", "files")]),
         (plot, save, [("page", "page"), ("figures", "figures")]),
         (save, outputs, [("saved", "saved")]),
-        (summarise, outputs, [("notes", "notes")]),
+        (summarise, notes, [("notes", "in1")]),
+        (notes, outputs, [("out", "notes")]),
     ])  # fmt: skip
     more = pe.Node(niu.Merge(3), name="more")
     workflow.connect([(more, files, [("out", "in7")])])
@@ -121,6 +128,9 @@ def init_group_wf(
             (threshold, more, [("sidecars", "in1")]),
         ])  # fmt: skip
     if responses:
-        average = pe.Node(AverageResponses(**of_whom), name="average", mem_gb=1.0)
-        workflow.connect([(average, more, [("responses", "in2"), ("sidecars", "in3")])])
+        average = pe.Node(AverageResponses(must_fit=False, **of_whom), name="average", mem_gb=1.0)
+        workflow.connect([
+            (average, more, [("responses", "in2"), ("sidecars", "in3")]),
+            (average, notes, [("notes", "in2")]),
+        ])  # fmt: skip
     return workflow

@@ -56,6 +56,7 @@ def run_group(
     UsageError
         If a participant or session is not there.
     """
+    from difftract_bids.group.collect import begun_again
     from difftract_bids.group.files import Selection, survey
     from difftract_bids.group.publish import GROUP, publish
     from difftract_bids.group.responses import find_responses
@@ -66,9 +67,10 @@ def run_group(
     there = survey(output_dir, selection)
     responses = find_responses(output_dir, selection)
     if not there.measures and not responses:
+        begun = f" {begun_again(there)}" if there.unfinished else ""
         raise InputError(
             "There is nothing to sum up: no connectomes (sub-*/**/*_relmat.dense.tsv) and no "
-            "response functions (sub-*/**/*_response.txt).",
+            f"response functions (sub-*/**/*_response.txt).{begun}",
             where=output_dir,
             remedy="Run the participant level first, or check --participant-label and "
             "--session-label.",
@@ -94,17 +96,15 @@ def run_group(
 
 
 def _average(output_dir: Path, folder: Path, selection: Selection, *, alone: bool) -> list[str]:
-    from difftract_bids.group.responses import average_group_responses
+    from difftract_bids.group.responses import average_group_responses, averages_and_note
 
-    final = output_dir / folder.name
-    try:
+    final, note = output_dir / folder.name, ""
+    if alone:
         done = average_group_responses(output_dir, folder, selection)
-    except InputError as error:
-        if alone:
-            raise
-        # Connectomes do not need them.
-        said = f"{error.what} {error.remedy}".replace("\n", " ")
-        return [f"WARNING: no average responses. {said}"]
+    else:
+        done, note = averages_and_note(output_dir, folder, selection)
+    if note:
+        return [f"WARNING: {note}"]
     lines = []
     for path, n in done.items():
         model, tissue = (part.partition("-")[2] for part in path.stem.split("_")[:2])
@@ -142,7 +142,7 @@ def _sum_up(
         command_line=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         started=started.isoformat(timespec="seconds"),
         settings=write_tables(config),
-        selection=_selected(selection),
+        selection=selection.in_words(),
         software={name: version(name) for name in _SOFTWARE},
         notes=summary.notes,
     )
@@ -162,13 +162,3 @@ def _sum_up(
         f"All edges: {final / summary.edges.name}. Quality: {final / quality[0].name}",
         f"Report: {output_dir / PAGE}",
     ]
-
-
-def _selected(selection: Selection) -> str:
-    said = []
-    for name, labels in (
-        ("participants", selection.participants),
-        ("sessions", selection.sessions),
-    ):
-        said.append(f"all {name}" if labels is None else f"{name} {', '.join(sorted(labels))}")
-    return "; ".join(said)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
 from difftract_bids.bids.labels import LABEL, labelled_folders
+from difftract_bids.bids.records import read_record
+from difftract_bids.bids.runs import KEYS
 from difftract_bids.config.connectome import MEASURES
 from difftract_bids.errors import InputError, UsageError
 
 # Labels hold nothing but letters, digits and +: what is made of them is safe in names of files, in
 # tables and on pages.
-_STEM = f"(?P<stem>sub-{LABEL}(?:_[a-zA-Z]+-{LABEL})*?)"
+# Stems hold the entities of runs only: an image in another space is no run of its own.
+_STEM = f"(?P<stem>sub-{LABEL}(?:_(?:{'|'.join(KEYS.values())})-{LABEL})*?)"
 _MATRIX = re.compile(
     f"{_STEM}_atlas-(?P<atlas>{LABEL})_meas-(?P<measure>{LABEL})_relmat\\.dense\\.tsv"
 )
@@ -38,9 +42,12 @@ class Run:
     folder
         Where they lie.
     names
-        Names of the files there.
+        Names of the files there, without those that its record says are of earlier settings.
     matrices
         Connectomes by atlas and measure.
+    is_finished
+        Not where its record says that it has been begun again, so that its files may be of two
+        settings.
     """
 
     participant: str
@@ -49,6 +56,7 @@ class Run:
     folder: Path
     names: Collection[str]
     matrices: Mapping[tuple[str, str], Path]
+    is_finished: bool = True
 
     @property
     def atlases(self) -> list[str]:
@@ -60,11 +68,13 @@ class Run:
         name = f"{self.stem}_{ending}"
         return self.folder / name if name in self.names else None
 
-    def tractogram_sidecar(self) -> Path | None:
-        """Find the sidecar of the streamlines, whatever model they follow."""
+    def tractogram_sidecars(self) -> list[Path]:
+        """Find the sidecars of the streamlines, whatever model they follow.
+
+        Of several, nobody knows which is that of the matrices.
+        """
         pattern = re.compile(f"{re.escape(self.stem)}_model-{LABEL}_tractogram\\.json")
-        found = sorted(filter(pattern.fullmatch, self.names))
-        return self.folder / found[0] if found else None
+        return [self.folder / name for name in sorted(filter(pattern.fullmatch, self.names))]
 
 
 @dataclass(frozen=True)
@@ -92,6 +102,13 @@ class Selection:
         """Say whether a session is wanted; where some are named, runs of none are not."""
         return self.sessions is None or session in self.sessions
 
+    def in_words(self) -> str:
+        """Say it for a report."""
+        said = []
+        for name, labels in (("participants", self.participants), ("sessions", self.sessions)):
+            said.append(f"all {name}" if labels is None else f"{name} {', '.join(sorted(labels))}")
+        return "; ".join(said)
+
 
 @dataclass(frozen=True)
 class Survey:
@@ -103,10 +120,25 @@ class Survey:
         Runs of the participants and sessions that are asked for.
     measures
         Measures of each atlas, both sorted; measures as the settings list them.
+    participants
+        Labels of the participants that are asked for.
+    without
+        Those of them without a matrix of an atlas, by atlas; without any, under an empty name.
+    shared_sessions
+        Sessions that at least two participants have a matrix of, by atlas.
+    n_alone
+        Sessions that only one participant has, of any atlas.
+    unfinished
+        Runs that have been begun again and are left out, by their stems.
     """
 
     n_runs: int
     measures: Mapping[str, tuple[str, ...]]
+    participants: tuple[str, ...] = ()
+    without: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    shared_sessions: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    n_alone: int = 0
+    unfinished: tuple[str, ...] = ()
 
     @property
     def all_measures(self) -> tuple[str, ...]:
@@ -123,13 +155,47 @@ def survey(derivatives_dir: Path, selection: Selection) -> Survey:
         As :func:`participants_of`, or if a session asked for is nowhere.
     """
     _check_sessions(derivatives_dir, selection)
-    n_runs, found = 0, dict[str, set[str]]()
-    for _, runs in iter_participants(derivatives_dir, selection):
+    n_runs, found, unfinished = 0, dict[str, set[str]](), list[str]()
+    atlases_of: dict[str, frozenset[str]] = {}
+    n_participants: dict[str, Counter[str]] = {}
+    for participant, those in _iter_all(derivatives_dir, selection):
+        runs = [run for run in those if run.is_finished]
+        unfinished += [run.stem for run in those if not run.is_finished]
         n_runs += len(runs)
         for run in runs:
             for atlas, measure in run.matrices:
                 found.setdefault(atlas, set()).add(measure)
-    return Survey(n_runs, {atlas: _in_order(found[atlas]) for atlas in sorted(found)})
+        pairs = {(atlas, run.session) for run in runs for atlas in run.atlases}
+        atlases_of[participant] = frozenset(atlas for atlas, _ in pairs)
+        for atlas, session in pairs:
+            if session is not None:
+                n_participants.setdefault(atlas, Counter())[session] += 1
+    shared = {
+        atlas: frozenset(session for session, n in own.items() if n > 1)
+        for atlas, own in n_participants.items()
+    }
+    sessions = {session for own in n_participants.values() for session in own}
+    return Survey(
+        n_runs=n_runs,
+        measures={atlas: _in_order(found[atlas]) for atlas in sorted(found)},
+        participants=tuple(atlases_of),
+        without=_without(atlases_of, sorted(found)),
+        shared_sessions=shared,
+        n_alone=len(sessions.difference(*shared.values())),
+        unfinished=tuple(unfinished),
+    )
+
+
+def _without(
+    atlases_of: Mapping[str, frozenset[str]], atlases: list[str]
+) -> dict[str, tuple[str, ...]]:
+    """List participants without an atlas: those without any are told once."""
+    lacking = {"": tuple(label for label, own in atlases_of.items() if not own)}
+    for atlas in atlases:
+        lacking[atlas] = tuple(
+            label for label, own in atlases_of.items() if own and atlas not in own
+        )
+    return {atlas: labels for atlas, labels in lacking.items() if labels}
 
 
 def _check_sessions(derivatives_dir: Path, selection: Selection) -> None:
@@ -180,6 +246,8 @@ def iter_participants(
 ) -> Iterator[tuple[str, tuple[Run, ...]]]:
     """Give participants one by one, each with its runs sorted by session and name.
 
+    Runs that have been begun again and are not finished are left out.
+
     Folders are read when they are come to, so that nothing is kept of those that are done.
 
     Raises
@@ -188,6 +256,13 @@ def iter_participants(
         As :func:`participants_of`, or if a folder cannot be read, or a file lies in that of
         another participant or session.
     """
+    for participant, runs in _iter_all(derivatives_dir, selection):
+        yield participant, tuple(run for run in runs if run.is_finished)
+
+
+def _iter_all(
+    derivatives_dir: Path, selection: Selection
+) -> Iterator[tuple[str, tuple[Run, ...]]]:
     for participant in participants_of(derivatives_dir, selection):
         folder = derivatives_dir / f"sub-{participant}"
         try:
@@ -206,11 +281,11 @@ def _runs_of(folder: Path, participant: str, selection: Selection) -> list[Run]:
     runs: list[Run] = []
     for session in filter(selection.has, sessions):
         own = folder if session is None else folder / f"ses-{session}"
-        runs += _runs(own / "dwi", participant, session)
+        runs += _runs(own / "dwi", participant, session, folder.parent)
     return runs
 
 
-def _runs(folder: Path, participant: str, session: str | None) -> list[Run]:
+def _runs(folder: Path, participant: str, session: str | None, derivatives: Path) -> list[Run]:
     matrices: dict[str, dict[tuple[str, str], Path]] = {}
     names = frozenset(entry.name for entry in folder.iterdir()) if folder.is_dir() else ()
     for name in sorted(names):
@@ -230,8 +305,26 @@ def _runs(folder: Path, participant: str, session: str | None) -> list[Run]:
                 remedy=f"Names there begin with {begin}: move or remove the file.",
             )
     return [
-        Run(participant, session, stem, folder, names, matrices[stem]) for stem in sorted(matrices)
+        _as_recorded(Run(participant, session, stem, folder, names, matrices[stem]), derivatives)
+        for stem in sorted(matrices)
     ]
+
+
+def _as_recorded(run: Run, derivatives_dir: Path) -> Run:
+    """Leave out what the record of a run says is of earlier settings; without one, nothing."""
+    record = read_record(derivatives_dir, run.stem)
+    if record is None:
+        return run
+    place = run.folder.relative_to(derivatives_dir)
+    earlier = {Path(path).name for path in record.earlier if Path(path).parent == place}
+    sidecars = {path.name for path in run.tractogram_sidecars()} - earlier
+    current = {name for name in sidecars if (place / name).as_posix() in record.outputs}
+    if len(sidecars) > 1 and current:
+        earlier |= sidecars - current
+    if earlier:
+        matrices = {key: path for key, path in run.matrices.items() if path.name not in earlier}
+        run = replace(run, names=frozenset(run.names) - earlier, matrices=matrices)
+    return replace(run, is_finished=bool(record.fingerprint))
 
 
 def _in_order(measures: set[str]) -> tuple[str, ...]:

@@ -35,24 +35,24 @@ class Nodes:
         self._atlas = atlas
         self._index: dict[str, int] = {}
         self._places: OrderedDict[tuple[str, ...], Int[np.ndarray, " edge"]] = OrderedDict()
-        # Which nodes there are, as bits, and the participants of whom that is so. Participants of
-        # one atlas share one entry.
-        self._owners: dict[bytes, dict[str, None]] = {}
+        # Which nodes there are, as bits, and the participants and sessions of which that is so.
+        # Those of one atlas share one entry.
+        self._owners: dict[bytes, dict[tuple[str, str | None], None]] = {}
         self._bits: dict[tuple[str, ...], bytes] = {}
 
     def __len__(self) -> int:
         return len(self.names)
 
     def place(
-        self, names: tuple[str, ...], participant: str, where: Path
+        self, names: tuple[str, ...], participant: str, session: str | None, where: Path
     ) -> Int[np.ndarray, " edge"]:
         """Say where the upper triangle of a matrix belongs in the packed triangle of all nodes.
 
         Parameters
         ----------
         names
-            Nodes of the matrix.
-        participant, where
+            Nodes of the matrix, each once.
+        participant, session, where
             Whose it is, and its file.
 
         Returns
@@ -64,33 +64,33 @@ class Nodes:
         Raises
         ------
         InputError
-            If a name is there twice, or not one is a name of the matrices before.
+            If not one is a name of the matrices before.
         """
         places = self._places.get(names)
         if places is None:
             places = self._new(names, where)
-        self._owners.setdefault(self._bits[names], {})[participant] = None
+        self._owners.setdefault(self._bits[names], {})[participant, session] = None
         return places
 
-    def lacking(self) -> dict[str, list[str]]:
-        """List the nodes that a participant lacks in a matrix or more, by participant, sorted."""
+    def lacking(self, session: str | None = None) -> dict[str, list[str]]:
+        """List the nodes that a participant lacks in a matrix or more, by participant, sorted.
+
+        Parameters
+        ----------
+        session
+            The one whose matrices count; all of them if not given.
+        """
         found: dict[str, set[str]] = {}
         for bits, owners in self._owners.items():
             there = np.unpackbits(np.frombuffer(bits, np.uint8), count=len(self.names))
             missing = {self.names[i] for i in np.flatnonzero(there == 0)}
-            for participant in owners if missing else ():
+            for participant, of in owners if missing else ():
+                if session is not None and of != session:
+                    continue
                 found.setdefault(participant, set()).update(missing)
         return {participant: sorted(found[participant]) for participant in sorted(found)}
 
     def _new(self, names: tuple[str, ...], where: Path) -> Int[np.ndarray, " edge"]:
-        if len(set(names)) < len(names):
-            twice = sorted({name for name in names if names.count(name) > 1})
-            raise InputError(
-                f"{len(twice)} node names stand twice in the matrix, first {twice[0]}: nodes are "
-                "told apart by their names.",
-                where=where,
-                remedy="Give the nodes of the atlas distinct names, and run it again.",
-            )
         if self.names and not self._index.keys() & set(names):
             raise InputError(
                 f"The nodes of this matrix ({_first(names)}) have not one name in common with "

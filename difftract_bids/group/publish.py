@@ -3,32 +3,37 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Collection
 from pathlib import Path
 
+from difftract_bids.bids.labels import LABEL
 from difftract_bids.io.aside import AsideFile, explained
+from difftract_bids.io.locks import taking_turns
 
 #: Name of the folder beside the participants', and of the page there.
 GROUP, PAGE = "group", "group.html"
-#: What statistics write: an earlier run's must not lie among this one's.
+# What a group run writes, and nothing else: an earlier run's must not lie among this one's, while
+# files that users put there are theirs.
 _STATISTICS = re.compile(
-    r"(ses-[a-zA-Z0-9+]+_)?atlas-[a-zA-Z0-9+]+_meas-[a-zA-Z0-9+]+_stat-[a-z]+"
-    r"(_desc-consistent)?_relmat\.(dense\.tsv|json)"
+    f"(ses-{LABEL}_)?atlas-{LABEL}_meas-{LABEL}_"
+    r"stat-(mean|sd|cv|consistency|mean_desc-consistent|mask_desc-consistent)"
+    r"_relmat\.(dense\.tsv|json)"
 )
+_RESPONSE = re.compile(f"model-{LABEL}_label-{LABEL}_response\\.(txt|json)")
+_FIGURE = re.compile(f"(quality|atlas-{LABEL}_(mean|spread|consistency|measures|sessions))\\.svg")
 _FIGURES = "figures"
+_LOCK = ".group.lock"
 
 
 def publish(scratch: Path, derivatives_dir: Path) -> list[Path]:
     """Move what was made to the derivatives, a file at a time, each under its name at once.
 
-    Runs at the same time take turns, so that what is there is of one of them. Matrices and figures
-    of an earlier run that this one did not make (of other sessions, of a threshold) are removed;
-    if this one made no matrix, they stay.
+    Runs at the same time take turns, so that what is there is of one of them. Matrices, figures
+    and average responses of an earlier run that this one did not make (of other sessions, of a
+    threshold, of a model) are removed. If this one made no matrix, matrices and figures stay.
 
     Parameters
     ----------
@@ -56,21 +61,21 @@ def publish(scratch: Path, derivatives_dir: Path) -> list[Path]:
         for path in (folder.iterdir() if folder.is_dir() else ())
         if path.is_file()
     )
-    with _turn(target):
+    with taking_turns(target / _LOCK):
         if any(_STATISTICS.fullmatch(path.name) for path in made):
-            _remove_stale(target, {path.name for path in made})
+            _remove_stale(target, _STATISTICS, made)
+            _remove_stale(target / _FIGURES, _FIGURE, made)
+        _remove_stale(target, _RESPONSE, made)
         page = [Path(PAGE)] if (scratch / PAGE).is_file() else []  # last: it shows the others
         for relative in [*made, *page]:
             _move(scratch / relative, derivatives_dir / relative)
     return [derivatives_dir / relative for relative in [*made, *page]]
 
 
-def _remove_stale(target: Path, made: set[str]) -> None:
-    figures = target / _FIGURES
-    old = [path for path in target.iterdir() if _STATISTICS.fullmatch(path.name)]
-    old += list(figures.glob("*.svg")) if figures.is_dir() else []
-    for path in old:
-        if path.name not in made:
+def _remove_stale(folder: Path, own: re.Pattern[str], made: Collection[Path]) -> None:
+    keep = {path.name for path in made}
+    for path in list(folder.iterdir()) if folder.is_dir() else ():
+        if own.fullmatch(path.name) and path.name not in keep:
             path.unlink(missing_ok=True)
 
 
@@ -91,16 +96,3 @@ def _move(source: Path, target: Path) -> None:
                 aside.commit()
             finally:
                 aside.discard()
-
-
-@contextmanager
-def _turn(folder: Path) -> Iterator[None]:
-    """Hold a lock on a folder, where the file system has locks (some network ones have none)."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        # Without a lock every file is still whole; only whose it is, is left to chance.
-        with suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)

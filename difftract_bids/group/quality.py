@@ -45,10 +45,13 @@ class Quality:
         By the names of their columns; what is not known is left out.
     unread
         Files that are there and could not be read.
+    tractogram
+        The sidecar of the streamlines, as far as it can be read.
     """
 
     measures: dict[str, float] = field(default_factory=dict)
     unread: list[str] = field(default_factory=list)
+    tractogram: dict[str, Any] = field(default_factory=dict)
 
 
 def measure_run(run: Run) -> Quality:
@@ -60,7 +63,10 @@ def measure_run(run: Run) -> Quality:
     quality = Quality()
     _try(quality, run.file("desc-confounds_timeseries.tsv"), _motion)
     _try(quality, run.file("desc-outliers_timeseries.tsv"), _outliers)
-    _try(quality, run.tractogram_sidecar(), _streamlines)
+    sidecars = run.tractogram_sidecars()
+    if len(sidecars) == 1:  # of several, nobody knows which is that of the matrices
+        quality.tractogram = read_sidecar(sidecars[0])
+        _try(quality, sidecars[0], _streamlines)
     masks: list[NDArray[np.bool_]] = []
     _try(quality, run.file("desc-brain_mask.nii.gz"), partial(_mask, masks=masks))
     for mask in masks:
@@ -103,7 +109,8 @@ def measure_connectome(
     connected[first[counts > 0]] = connected[second[counts > 0]] = True
     found["empty_nodes"] = float((~connected).sum())
     total = float(counts.sum())
-    if n_streamlines and _counts_once(sidecar):
+    # More than all of them are those of another tractogram.
+    if n_streamlines and total <= n_streamlines and _counts_once(sidecar):
         found["assigned_share"] = total / n_streamlines
     lengths_mm = triangles.get("meanlength")
     if lengths_mm is not None and total > 0 and np.isfinite(lengths_mm).all():

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from difftract_bids.bids.labels import LABEL
+from difftract_bids.bids.records import read_record
 from difftract_bids.errors import InputError
 from difftract_bids.group.files import Selection
 
@@ -19,6 +20,8 @@ _Found = dict[tuple[str, str], dict[str, list[Path]]]
 
 def find_responses(derivatives_dir: Path, selection: Selection) -> _Found:
     """List the responses of each participant, by model and tissue; files by label.
+
+    Runs that have been begun again, and files of earlier settings, are left out.
 
     Parameters
     ----------
@@ -35,6 +38,10 @@ def find_responses(derivatives_dir: Path, selection: Selection) -> _Found:
         wanted = selection.participants is None or label in selection.participants
         name = _NAME.search(path.name)
         if name and wanted and selection.has(session):
+            record = read_record(derivatives_dir, path.name[: name.start()])
+            relative = path.relative_to(derivatives_dir).as_posix()
+            if record and (not record.fingerprint or relative in record.earlier):
+                continue
             by_participant = found.setdefault((name["model"], name["tissue"]), {})
             by_participant.setdefault(label, []).append(path)
     return found
@@ -72,6 +79,27 @@ def average_group_responses(
         _write(average, derivatives_dir, folder, *key, found[key]): len(found[key])
         for key, average in averages.items()
     }
+
+
+def averages_and_note(
+    derivatives_dir: Path, folder: Path, selection: Selection
+) -> tuple[dict[Path, int], str]:
+    """Average the responses where connectomes are what matters, which do not need them.
+
+    Parameters
+    ----------
+    derivatives_dir, folder, selection
+        As of :func:`average_group_responses`.
+
+    Returns
+    -------
+    files, note
+        What that function gives, and nothing; or no files, and why.
+    """
+    try:
+        return average_group_responses(derivatives_dir, folder, selection), ""
+    except InputError as error:
+        return {}, f"no average responses. {error.what} {error.remedy}".replace("\n", " ")
 
 
 def _average(files: dict[str, list[Path]], model: str, tissue: str) -> Response:

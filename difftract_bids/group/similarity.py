@@ -43,10 +43,10 @@ def similarity_with_others(edges: Path) -> dict[tuple[str, str], float]:
         for atlas, own in _by_atlas(runs).items():
             atlases.setdefault(atlas, _Sums()).add(own)
     return {
-        (run.run, atlas): atlases[atlas].correlation(run, own)
+        (run.run, atlas): r
         for runs in _participants(edges)
         for atlas, own in _by_atlas(runs).items()
-        for run in own
+        for run, r in zip(own, atlases[atlas].correlations(own), strict=True)
     }
 
 
@@ -63,16 +63,19 @@ class _Sums:
         self._total += np.nan_to_num(own.value)
         self._n += own.known
 
-    def correlation(self, run: RunEdges, own: list[RunEdges]) -> float:
-        """Correlate a run with the mean of the others."""
+    def correlations(self, own: list[RunEdges]) -> list[float]:
+        """Correlate each run of a participant with the mean of the others."""
         mean = self._participant(own)
         n = self._n - mean.known
         with np.errstate(invalid="ignore", divide="ignore"):
             others = (self._total - np.nan_to_num(mean.value)) / n
-        places = self._places(run)
-        x, y = np.log1p(run.values), np.where(n > 0, others, np.nan)[places]
-        different = run.nodes[0] != run.nodes[1]
-        return _pearson(x[different], y[different])
+        others = np.where(n > 0, others, np.nan)
+        found = []
+        for run in own:
+            different = run.nodes[0] != run.nodes[1]
+            x, y = np.log1p(run.values), others[self._places(run)]
+            found.append(_pearson(x[different], y[different]))
+        return found
 
     def _participant(self, runs: list[RunEdges]) -> Values:
         """Average the runs of a session, then the sessions."""

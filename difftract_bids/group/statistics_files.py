@@ -78,10 +78,11 @@ def write_statistics(group: Group, folder: Path) -> list[Path]:
     """
     written = []
     for atlas, own in group.atlases.items():
-        lacking = own.nodes.lacking()
+        keys = {key for sessions in own.moments.values() for key in sessions}
+        lacking = {key: own.nodes.lacking(key or None) for key in keys}
         for measure, sessions in own.moments.items():
             for session, moments in sorted(sessions.items()):
-                sidecar = _sidecar(own, atlas, measure, session, moments, lacking)
+                sidecar = _sidecar(own, atlas, measure, session, moments, lacking[session])
                 written += _write(own, moments, measure, sidecar, folder)
     return written
 

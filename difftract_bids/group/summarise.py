@@ -8,15 +8,15 @@ from typing import Any
 
 from difftract_bids.bids.sidecars import relmat_metadata
 from difftract_bids.config import ConnectomeConfig
-from difftract_bids.group.collect import EDGES, Group, collect
-from difftract_bids.group.files import Selection
+from difftract_bids.group.collect import EDGES, Group, begun_again, collect
+from difftract_bids.group.files import Selection, Survey
 from difftract_bids.group.measures import rule_of
 from difftract_bids.group.quality_table import write_runs
 from difftract_bids.group.statistics_files import write_statistics
 from difftract_bids.io.aside import explained
 from difftract_bids.io.atomic import write_json
 
-_NAMED = 3
+_NAMED, _NAMED_LABELS = 3, 12
 _KEYS = {
     "participant_id": "Participant",
     "session_id": "Session; null where there are none",
@@ -71,7 +71,7 @@ def summarise(derivatives_dir: Path, folder: Path, selection: Selection) -> Summ
     Raises
     ------
     InputError
-        If there is no matrix, one cannot be read, or atlases under one name are not the same.
+        If there is no matrix that can be used, or atlases under one name are not the same.
     UsageError
         If a participant or session asked for is not there.
     DifftractError
@@ -79,9 +79,8 @@ def summarise(derivatives_dir: Path, folder: Path, selection: Selection) -> Summ
     """
     group = collect(derivatives_dir, folder, selection)
     dictionary = folder / "edges.json"
-    measures = {name for own in group.atlases.values() for name in own.moments}
     with explained(folder):
-        write_json(dictionary, _edges_dictionary(sorted(measures)))
+        write_json(dictionary, _edges_dictionary(group))
         matrices = write_statistics(group, folder)
         runs = write_runs(group.quality, list(group.atlases), folder / "runs.tsv")
     return Summary(
@@ -95,17 +94,24 @@ def summarise(derivatives_dir: Path, folder: Path, selection: Selection) -> Summ
     )
 
 
-def _edges_dictionary(measures: list[str]) -> dict[str, Any]:
+def _edges_dictionary(group: Group) -> dict[str, Any]:
     said: dict[str, Any] = {
         "Description": "Edges of all connectomes: a row for each pair of nodes of each run and "
         "atlas, a node with itself included",
         **{name: {"Description": text} for name, text in _KEYS.items()},
     }
-    for measure in measures:
+    for measure in group.survey.all_measures:
         known = relmat_metadata(measure, ConnectomeConfig(), n_nodes=0)
         missing = "null where the run has no such matrix"
         if not rule_of(measure).zero_is_a_value:
             missing += ", and where the edge has no streamline"
+        # What the first matrix says, which knows of weights; else what it is by its name.
+        met = [
+            own.settings[measure].first
+            for own in group.atlases.values()
+            if measure in own.settings
+        ]
+        known |= next(filter(None, met), {})
         said[measure] = {
             "Description": f"{known['MeasureDescription']}; {missing}",
             "Units": known["Units"],
@@ -114,7 +120,12 @@ def _edges_dictionary(measures: list[str]) -> dict[str, Any]:
 
 
 def _notes(group: Group) -> list[str]:
-    notes = []
+    notes = _who(group.survey)
+    if group.unusable:
+        notes.append(
+            f"{len(group.unusable)} matrix file(s) cannot be used, and all of the same run and "
+            f"atlas are left out: {_some(group.unusable)}"
+        )
     for atlas, own in group.atlases.items():
         lacking = own.nodes.lacking()
         if lacking:
@@ -145,9 +156,32 @@ def _notes(group: Group) -> list[str]:
             f"{len(group.unread)} file(s) could not be read, and their quality measures are n/a: "
             f"{_some(group.unread)}."
         )
+    if group.several_tractograms:
+        notes.append(
+            f"{len(group.several_tractograms)} run(s) have tractograms of several models, and "
+            f"none knows which is that of the matrices: {_some(group.several_tractograms)}. Their "
+            "quality measures of streamlines are n/a."
+        )
     return notes
 
 
-def _some(names: list[str]) -> str:
-    more = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+def _who(there: Survey) -> list[str]:
+    """Say whom and what there is nothing of."""
+    notes = [begun_again(there)] if there.unfinished else []
+    for atlas, labels in there.without.items():
+        of = f" of atlas {atlas}" if atlas else ""
+        notes.append(
+            f"{len(labels)} of {len(there.participants)} participants have no connectome{of}: "
+            f"{_some(list(labels), _NAMED_LABELS)}."
+        )
+    if there.n_alone:
+        notes.append(
+            f"{there.n_alone} session(s) that only one participant has have no statistics of "
+            "their own; they count in those of all sessions."
+        )
+    return notes
+
+
+def _some(names: list[str], most: int = _NAMED) -> str:
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")

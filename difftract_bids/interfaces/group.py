@@ -31,6 +31,16 @@ class SelectionSpec(BaseInterfaceInputSpec):
     sessions = traits.List(traits.Str, desc="Labels of sessions; all if not given.")
 
 
+class AverageResponsesInputSpec(SelectionSpec):
+    """Inputs of :class:`AverageResponses`."""
+
+    must_fit = traits.Bool(
+        default_value=True,
+        usedefault=True,
+        desc="Whether responses that cannot be averaged are an error, rather than a note.",
+    )
+
+
 class AverageResponsesOutputSpec(TraitedSpec):
     """Outputs of :class:`AverageResponses`."""
 
@@ -38,6 +48,7 @@ class AverageResponsesOutputSpec(TraitedSpec):
         File(), desc="Average of each model and tissue, MRtrix's format; none without responses."
     )
     sidecars = traits.List(File(), desc="Their sidecars.")
+    notes = traits.List(traits.Str, desc="Why there are none, though there are responses.")
 
 
 class AverageResponses(SimpleInterface):
@@ -57,14 +68,18 @@ class AverageResponses(SimpleInterface):
     ['/.../model-csd_label-WM_response.txt']
     """
 
-    input_spec, output_spec = SelectionSpec, AverageResponsesOutputSpec
+    input_spec, output_spec = AverageResponsesInputSpec, AverageResponsesOutputSpec
     _always_run = True  # what is in the folder is no part of the inputs' hash
 
     def _run_interface(self, runtime):
-        from difftract_bids.group.responses import average_group_responses
+        from difftract_bids.group.responses import average_group_responses, averages_and_note
 
-        folder = Path(runtime.cwd)
-        done = average_group_responses(*_from(self.inputs, folder))
+        given, note = _from(self.inputs, Path(runtime.cwd)), ""
+        if self.inputs.must_fit:
+            done = average_group_responses(*given)
+        else:
+            done, note = averages_and_note(*given)
+        self._results["notes"] = [note] if note else []
         self._results["responses"] = [str(path) for path in done]
         self._results["sidecars"] = [str(path.with_suffix(".json")) for path in done]
         return runtime
@@ -238,6 +253,9 @@ class PlotGroupInputSpec(BaseInterfaceInputSpec):
     )
     settings = traits.Str("", usedefault=True, desc="Settings to show, TOML.")
     command_line = traits.Str("", usedefault=True, desc="Command line to show.")
+    selection = traits.Str(
+        "", usedefault=True, desc="Participants and sessions that were asked for, to show."
+    )
     notes = traits.List(traits.Str, desc="What a user should know.")
 
 
@@ -287,6 +305,7 @@ class PlotGroup(SimpleInterface):
                 version=__version__,
                 command_line=self.inputs.command_line,
                 settings=self.inputs.settings,
+                selection=self.inputs.selection,
                 notes=notes,
             ),
         )

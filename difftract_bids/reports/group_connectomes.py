@@ -109,6 +109,7 @@ def atlas_items(atlas: str, own: GroupAtlas, figures: Path) -> list[Item]:
                     mean,
                     figures / f"{stem}_consistency.svg",
                     threshold=threshold,
+                    n_chosen=chosen.sidecar["EdgesKept"] if chosen else None,
                     meaning=f"mean {title[0].lower()}{title[1:]}",
                 ),
                 f"Edges kept by each threshold of consistency, and mean by consistency, {atlas}",

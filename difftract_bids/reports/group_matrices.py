@@ -110,6 +110,7 @@ def plot_consistency(
     path: str | os.PathLike[str],
     *,
     threshold: float | None = None,
+    n_chosen: int | None = None,
     meaning: str = "mean number of streamlines",
 ) -> Path:
     """Draw how many edges a threshold of consistency keeps, and which: left and right.
@@ -124,6 +125,8 @@ def plot_consistency(
         SVG to write.
     threshold
         The one that was chosen, to be marked.
+    n_chosen
+        Edges that it kept; shares in files are rounded. Counted if not given.
     meaning
         What the mean is.
 
@@ -137,7 +140,9 @@ def plot_consistency(
     figure = new_figure(12.0, 4.0)
     kept, which = figure.subplots(1, 2)
     figure.subplots_adjust(left=0.07, right=0.97, bottom=0.15, top=0.9, wspace=0.25)
-    _draw_kept(kept, share, threshold)
+    if threshold is not None and n_chosen is None:
+        n_chosen = int((share >= threshold).sum())
+    _draw_kept(kept, share, threshold, n_chosen or 0)
     _draw_which(which, share, mean[pairs], meaning)
     for axes in (kept, which):
         axes.spines[["top", "right"]].set_visible(False)
@@ -193,7 +198,9 @@ def _norm(panel: MatrixPanel, values: Float[np.ndarray, " n"]) -> Normalize:
     return LogNorm(low, high) if panel.scale == "amount" else Normalize(low, high)
 
 
-def _draw_kept(axes: Axes, share: Float[np.ndarray, " pair"], threshold: float | None) -> None:
+def _draw_kept(
+    axes: Axes, share: Float[np.ndarray, " pair"], threshold: float | None, n_chosen: int
+) -> None:
     levels, n_edges = np.unique(share[share > 0], return_counts=True)
     n_kept = n_edges[::-1].cumsum()[::-1]
     axes.axvspan(*_RECOMMENDED, color=_BAND, linewidth=0, zorder=0)
@@ -202,7 +209,6 @@ def _draw_kept(axes: Axes, share: Float[np.ndarray, " pair"], threshold: float |
         axes.step([0, *levels], [n_kept[0], *n_kept], where="pre", color=CATEGORIES[0])
         axes.set_ylim(0, 1.08 * n_kept[0])
     if threshold is not None:
-        n_chosen = int((share >= threshold).sum())
         axes.plot([threshold], [n_chosen], "D", color=CATEGORIES[1], markersize=6)
         axes.annotate(
             f"{n_chosen:,} edges at {threshold:.0%}",

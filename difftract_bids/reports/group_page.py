@@ -45,7 +45,7 @@ class GroupAbout:
     settings
         Settings of the group level, TOML.
     selection
-        Participants and sessions that were asked for, in words.
+        Participants and sessions that were asked for, in words; hidden if it is not given.
     software
         Name and version of each library that matters.
     notes
@@ -56,7 +56,7 @@ class GroupAbout:
     command_line: str = ""
     started: str = ""
     settings: str = ""
-    selection: str = "all participants and sessions"
+    selection: str = ""
     software: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
 

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 #: Pictures of the brain stand on black, charts on white; both keep their background in dark pages.
 DARK, LIGHT = "#000000", "#ffffff"
@@ -51,6 +52,7 @@ def save_svg(figure: Figure, path: str | os.PathLike[str], *, dpi: float = 150.0
     """
     target = Path(path).absolute()
     target.parent.mkdir(parents=True, exist_ok=True)
+    _take_literally(figure)
     with mpl.rc_context(_SETTINGS):
         figure.savefig(
             target,
@@ -60,6 +62,16 @@ def save_svg(figure: Figure, path: str | os.PathLike[str], *, dpi: float = 150.0
             metadata={"Date": None, "Creator": None},
         )
     return target
+
+
+def _take_literally(figure: Figure) -> None:
+    """Draw the dollars of names as they are: between two of them Matplotlib reads formulas.
+
+    Powers of ten beside logarithmic scales are formulas of Matplotlib's own, and stay so.
+    """
+    for text in figure.findobj(Text):
+        if "$" in text.get_text() and r"\mathdefault" not in text.get_text():
+            text.set_parse_math(False)
 
 
 def direction_colors(directions: Float[np.ndarray, "... 3"]) -> Float[np.ndarray, "... 3"]:

@@ -188,12 +188,32 @@ def test_a_later_run_leaves_no_matrix_of_an_earlier_one(tmp_path):
     assert said["SourceCount"] == 2
 
 
+def test_files_of_users_stay_and_responses_of_an_earlier_run_do_not(tmp_path):
+    write_participants(tmp_path, 2)
+    put_response(tmp_path, "00")
+    level(tmp_path)
+    own = tmp_path / "group" / "atlas-A_meas-count_stat-tstat_relmat.dense.tsv"
+    drawn = tmp_path / "group" / "figures" / "paper.svg"
+    other = tmp_path / "group" / "model-csd_label-WM_response_old.txt"
+    for path in (own, drawn, other):
+        path.write_text("mine")
+    response = tmp_path / "group" / "model-csd_label-WM_response.txt"
+    assert response.is_file()
+    next(tmp_path.glob("sub-00/**/*_response.txt")).unlink()
+    level(tmp_path, sessions=["A"])
+    assert own.is_file()
+    assert drawn.is_file()
+    assert other.is_file()
+    assert not response.exists()
+    assert not response.with_suffix(".json").exists()
+
+
 def test_a_run_that_fails_leaves_what_was_there(tmp_path):
     write_participants(tmp_path, 2)
     level(tmp_path)
     before = {path: path.read_bytes() for path in (tmp_path / "group").glob("*.*")}
-    broken = next((tmp_path / "sub-01").rglob("*meas-meanfa_relmat.dense.tsv"))
-    broken.write_text("a\n")
+    for broken in sorted(tmp_path.glob("sub-*/**/*meas-meanfa_relmat.dense.tsv"), reverse=True):
+        broken.write_text("a\n")
     with pytest.raises(InputError, match="The matrix") as caught:
         level(tmp_path)
     assert caught.value.where == str(broken)
@@ -315,3 +335,59 @@ def test_the_workflow_gives_what_the_command_line_gives(finished, tmp_path):
     assert "1 participant(s) lack nodes" in (out / "group.html").read_text()
     matrix, _ = read_matrix(out / "group/atlas-A_meas-count_stat-mean_relmat.dense.tsv")
     assert matrix.sum() > 0
+
+
+def test_the_workflow_says_who_was_selected_and_which_responses_do_not_fit(tmp_path):
+    from difftract_bids.workflows.group import init_group_wf
+
+    out = write_participants(tmp_path / "out", 3)
+    put_response(out, "00")
+    put_response(out, "01", bval=3000.0)
+    workflow = init_group_wf(out, participants=["00", "01"])
+    workflow.base_dir = tmp_path / "work"
+    nodes = {node.name: node for node in workflow.run().nodes()}
+    assert "participants 00, 01; all sessions" in (out / "group.html").read_text()
+    (note,) = nodes["average"].result.outputs.notes
+    assert note.startswith("no average responses. The responses of WM (csd)")
+    said = level(out, participants=["00", "01"])
+    assert f"WARNING: {note}" in said
+
+
+def test_a_page_without_a_selection_does_not_make_one_up(finished, tmp_path):
+    from difftract_bids.interfaces.group import PlotGroup
+
+    group = finished / "group"
+    plot = PlotGroup(
+        matrices=[str(path) for path in group.glob("*.dense.tsv")],
+        quality=str(group / "quality.tsv"),
+        dictionary=str(group / "quality.json"),
+        derivatives_dir=str(finished),
+    )
+    page = plot.run(cwd=str(tmp_path)).outputs.page
+    assert "Selected" not in Path(page).read_text()
+
+
+def test_dollars_in_names_of_nodes_are_no_formula(tmp_path):
+    names = ["L_a$_{b$", "L_c$x^$", *node_names(8)[4:6]]
+    for label in ("01", "02"):
+        counts = np.ones((4, 4))
+        write_connectome(tmp_path, label, counts, names=names)
+    level(tmp_path)
+    assert (tmp_path / "group" / "figures" / "atlas-A_mean.svg").is_file()
+
+
+def test_the_picture_counts_the_edges_that_the_mask_keeps(tmp_path, monkeypatch):
+    from difftract_bids.reports import group_matrices
+
+    told = []
+    draw = group_matrices._draw_kept
+    monkeypatch.setattr(
+        group_matrices, "_draw_kept", lambda *given: told.append(given[-1]) or draw(*given)
+    )
+    for i in range(3):
+        counts = np.array([[0.0, 1.0, i == 0], [1.0, 0.0, 0.0], [i == 0, 0.0, 0.0]])
+        write_connectome(tmp_path, f"{i:02d}", counts)
+    level(tmp_path, consistency_threshold=1 / 3)
+    stem = "atlas-A_meas-count_stat-mask_desc-consistent_relmat"
+    assert told == [json.loads((tmp_path / "group" / f"{stem}.json").read_text())["EdgesKept"]]
+    assert told == [2]

@@ -83,12 +83,23 @@ def test_every_session_has_statistics_of_its_own(tmp_path):
     write_connectome(tmp_path, "01", edge(4.0), session="A", run=2)
     write_connectome(tmp_path, "01", edge(9.0), session="B")
     write_connectome(tmp_path, "02", edge(12.0), session="A")
+    write_connectome(tmp_path, "02", edge(11.0), session="B")
     summed_up(tmp_path)
     assert matrix(tmp_path, f"ses-A_{COUNT}_stat-mean")[0, 1] == 7.5
-    assert matrix(tmp_path, f"ses-B_{COUNT}_stat-mean")[0, 1] == 9.0
-    assert np.isnan(matrix(tmp_path, f"ses-B_{COUNT}_stat-sd")).all()
-    said = sidecar(tmp_path, f"ses-B_{COUNT}_stat-mean")
-    assert (said["Session"], said["ParticipantCount"], said["SourceCount"]) == ("B", 1, 1)
+    assert matrix(tmp_path, f"ses-B_{COUNT}_stat-mean")[0, 1] == 10.0
+    said = sidecar(tmp_path, f"ses-A_{COUNT}_stat-mean")
+    assert (said["Session"], said["ParticipantCount"], said["SourceCount"]) == ("A", 2, 3)
+
+
+def test_a_session_that_only_one_participant_has_counts_over_all_sessions_alone(tmp_path):
+    for label in ("01", "02", "03"):
+        write_connectome(tmp_path, label, edge(2.0), session=f"2020010{label[1]}")
+        write_connectome(tmp_path, label, edge(4.0), session="A")
+    summary = summed_up(tmp_path)
+    assert len(summary.matrices) == 8
+    assert not list((tmp_path / "made").glob("ses-2020*"))
+    assert matrix(tmp_path, f"{COUNT}_stat-mean")[0, 1] == 3.0
+    assert any(note.startswith("3 session(s) that only one") for note in summary.notes)
 
 
 def test_without_sessions_there_are_none(tmp_path):
