@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Collection
 from pathlib import Path
 
+from difftract_bids.bids.describe import LOCK_FILE
 from difftract_bids.bids.labels import LABEL
 from difftract_bids.io.aside import AsideFile, explained
 from difftract_bids.io.locks import taking_turns
@@ -25,7 +26,6 @@ _STATISTICS = re.compile(
 _RESPONSE = re.compile(f"model-{LABEL}_label-{LABEL}_response\\.(txt|json)")
 _FIGURE = re.compile(f"(quality|atlas-{LABEL}_(mean|spread|consistency|measures|sessions))\\.svg")
 _FIGURES = "figures"
-_LOCK = ".group.lock"
 
 
 def publish(scratch: Path, derivatives_dir: Path) -> list[Path]:
@@ -61,7 +61,7 @@ def publish(scratch: Path, derivatives_dir: Path) -> list[Path]:
         for path in (folder.iterdir() if folder.is_dir() else ())
         if path.is_file()
     )
-    with taking_turns(target / _LOCK):
+    with taking_turns(derivatives_dir / LOCK_FILE):
         if any(_STATISTICS.fullmatch(path.name) for path in made):
             _remove_stale(target, _STATISTICS, made)
             _remove_stale(target / _FIGURES, _FIGURE, made)

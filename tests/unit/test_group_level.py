@@ -2,10 +2,10 @@
 
 import json
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
-from threading import Thread
-from time import sleep
 
 import numpy as np
 import pytest
@@ -17,7 +17,6 @@ from difftract_bids.cli.group import run_group
 from difftract_bids.cli.run import main
 from difftract_bids.config import GroupConfig
 from difftract_bids.errors import ConfigError, DifftractError, InputError
-from difftract_bids.group import publish as publishing
 from difftract_bids.group.publish import publish
 from difftract_bids.io.matrices import read_matrix
 from difftract_bids.modelling.response import write_response
@@ -288,19 +287,45 @@ def made_by(scratch, letter, n_files=12):
     return scratch / letter
 
 
-def test_of_two_runs_at_once_one_is_there_whole(tmp_path, monkeypatch):
-    def slowly(source, target, move=publishing._move):
-        sleep(0.002)
-        move(source, target)
+def published(out):
+    """Files that are there, but for the lock."""
+    return [path for path in out.rglob("*") if path.is_file() and path.suffix != ".lock"]
 
-    monkeypatch.setattr(publishing, "_move", slowly)
+
+PUBLISH_SLOWLY = """
+import sys
+from pathlib import Path
+from time import sleep
+from difftract_bids.group import publish as publishing
+
+move = publishing._move
+publishing._move = lambda *paths: (sleep(0.005), move(*paths))
+print("ready", flush=True)
+sys.stdin.readline()
+publishing.publish(Path(sys.argv[1]), Path(sys.argv[2]))
+"""
+
+
+def test_of_two_runs_at_once_one_is_there_whole(tmp_path):
     folders = [made_by(tmp_path, letter) for letter in "AB"]
-    threads = [Thread(target=publish, args=(folder, tmp_path / "out")) for folder in folders]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    pipe = subprocess.PIPE
+    runs = [
+        subprocess.Popen(
+            [sys.executable, "-c", PUBLISH_SLOWLY, folder, tmp_path / "out"],
+            stdin=pipe,
+            stdout=pipe,
+            text=True,
+        )
+        for folder in folders
+    ]
+    for run in runs:
+        assert run.stdout.readline() == "ready\n"
+    for run in runs:
+        print(file=run.stdin, flush=True)
+    for run in runs:
+        run.communicate()
+        assert run.returncode == 0
+    files = published(tmp_path / "out")
     assert len(files) == 25
     assert len({path.read_text() for path in files}) == 1
 
@@ -314,7 +339,7 @@ def test_files_go_to_another_file_system(tmp_path, monkeypatch):
     replace = Path.replace
     monkeypatch.setattr(Path, "replace", refused)
     publish(made_by(tmp_path, "A"), tmp_path / "out")
-    files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    files = published(tmp_path / "out")
     assert len(files) == 25
     assert {path.read_text() for path in files} == {"A"}
 
