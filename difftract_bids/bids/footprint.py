@@ -11,7 +11,11 @@ from typing import TYPE_CHECKING
 import nibabel as nib
 import numpy as np
 
+from difftract_bids.bids.atlases import nodes_of
+from difftract_bids.bids.stages import corrects_motion
+
 if TYPE_CHECKING:
+    from difftract_bids.bids.plan import Plan
     from difftract_bids.bids.runs import DWIRun
     from difftract_bids.config import Config
 
@@ -64,3 +68,37 @@ def footprint_gb(run: DWIRun, config: Config) -> tuple[float, float]:
         _OUTPUTS * series + _OTHER_OUTPUTS_GB + saved,
         steps * series + _OTHER_STEPS_GB + tracked + n_streamlines * _ROW / 1e9,
     )
+
+
+def largest_step_gb(plan: Plan, run: DWIRun) -> tuple[str, float]:
+    """Tell which step of a run is expected to take most memory, GB.
+
+    The estimates are those that the workflows give their nodes, said again so that nobody waits
+    for a graph to be built (`tests/unit/test_footprint.py` holds one to the other).
+
+    Parameters
+    ----------
+    plan, run
+        What is done.
+    """
+    config, size = plan.config, series_gb(run, plan.config)
+    n_nodes = max(len(nodes_of(atlas, run)) for atlas in plan.atlases)
+    n_matrices = 1 + len(config.connectome.connectome_measures)
+    wanted = config.sensitivity
+    by_eddy = config.preprocessing.motion_correction == "eddy"
+    steps = {
+        "tracking": 1.5 + 2 * size,
+        "a connectome": 2.0 + 16e-9 * n_nodes**2 * n_matrices,
+        "registration to a template": 3.0 if plan.templates_of(run) else 0.0,
+        "denoising": 0.5 + 4 * size if run.preprocessed is None else 0.0,
+        "head motion": (1.0 if by_eddy else 0.5) + 6 * size if corrects_motion(run, config) else 0,
+        "topup": 3.0 if run.distortion.method == "topup" else 0.0,
+        "fODFs": (2.5 if run.fodf_model.network else 0.5) + 4 * size,
+        "streamline weights": 3.0 + 2 * size
+        if "sift2" in config.connectome.connectome_measures
+        else 0,
+        "refinement": 4.0 + 8 * size if run.refinement else 0.0,
+        "sensitivity": 2.0 + 6 * size if run.edge_targets or wanted.edge_standard_errors else 0.0,
+    }
+    name = max(steps, key=lambda step: steps[step])
+    return name, float(steps[name])

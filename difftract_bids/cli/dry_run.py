@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from difftract_bids.bids.footprint import footprint_gb
+from difftract_bids.bids.footprint import footprint_gb, largest_step_gb
 from difftract_bids.bids.pages import page_path, report_sessions
 from difftract_bids.bids.uris import input_uri
 from difftract_bids.cli.outcomes import table
@@ -71,11 +71,11 @@ def _of_run(plan: Plan, run: DWIRun, *, verbose: bool) -> Iterator[str]:
 def _needs(plan: Plan, runs: tuple[DWIRun, ...], resources: Resources) -> Iterator[str]:
     """Say what memory and disk are expected to be needed, and what there is."""
     largest = max(runs, key=lambda run: run.size_gb)
-    name, step_gb, n_steps = _largest_step(plan, largest, resources)
+    name, step_gb = largest_step_gb(plan, largest)
     yield (
         f"Memory: the largest step ({name} of {largest.stem}) is expected to take "
-        f"{step_gb:.1f} GB of {resources.mem_gb:.1f} GB for all steps together; {n_steps} steps a "
-        f"run, on {resources.n_procs} CPU(s), {resources.omp_nthreads} a step."
+        f"{step_gb:.1f} GB of {resources.mem_gb:.1f} GB for all steps together, on "
+        f"{resources.n_procs} CPU(s), {resources.omp_nthreads} a step."
     )
     if step_gb > resources.mem_gb:
         yield "WARNING: that is more than there is; the step runs alone, and may be killed."
@@ -88,16 +88,6 @@ def _needs(plan: Plan, runs: tuple[DWIRun, ...], resources: Resources) -> Iterat
         yield f"Disk: about {need:.1f} GB of {what} in {folder}, where {free:.1f} GB are free."
         if need > free:
             yield "WARNING: that is more than is free."
-
-
-def _largest_step(plan: Plan, run: DWIRun, resources: Resources) -> tuple[str, float, int]:
-    """Find the step of a run that is expected to take most memory, and count them all."""
-    from difftract_bids.workflows.run import init_run_wf
-
-    workflow = init_run_wf(plan, run, omp_nthreads=resources.omp_nthreads)
-    nodes = [workflow.get_node(name) for name in workflow.list_node_names()]
-    node = max(nodes, key=lambda one: float(one.mem_gb))
-    return node.name, float(node.mem_gb), len(nodes)
 
 
 def _free_gb(folder: Path) -> float:
