@@ -30,7 +30,7 @@ def test_help_and_version_answer_at_once(option):
         (["bids", "out", "participant", "--participant-label", "77"], "77"),
         (["bids", "out", "participant", "--step-size", "-1"], "step_size_mm"),
         (["bids", "out", "participant", "--lmax", "7"], "even number"),
-        (["bids", "out", "group"], "no response functions"),
+        (["bids", "out", "group"], "no such folder of derivatives"),
         (["bids", "out", "participant", "--fodf-model", "msmtcsd"], "cannot be told apart"),
         (["bids", "out", "participant", "--response", "none.txt"], "none.txt"),
         (["bids", "out", "participant", "--atlases", "X=nowhere"], "atlas X"),
