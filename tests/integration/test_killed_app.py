@@ -70,7 +70,7 @@ def kill_after(arguments, seconds):
 
 def left_behind(out):
     """Hidden files but those that belong there."""
-    kept = {".bidsignore", ".participants.lock"}
+    kept = {".bidsignore", ".participants.lock", ".dataset.lock"}
     return [path for path in out.rglob(".*") if path.name not in kept]
 
 
