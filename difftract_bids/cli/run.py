@@ -128,6 +128,8 @@ def _participants(
                 "work on one participant."
             )
         _say(_summary(plan, work, execution))
+        for line in _memory(plan, work, execution):
+            _say(line)
         prepare(execution, plan.scratch_dir, monitor=arguments.resource_monitor)
         outcomes = work.outcomes
         if not arguments.reports_only:
@@ -207,6 +209,21 @@ def _summary(plan: Plan, work: Work, execution: Execution) -> str:
         f"atlases: {', '.join(atlas.name for atlas in plan.atlases)}; {machine}. "
         f"Log: {execution.logs}"
     )
+
+
+def _memory(plan: Plan, work: Work, execution: Execution) -> list[str]:
+    """Warn of a step that is expected to take more memory than there is."""
+    from difftract_bids.bids.footprint import largest_step_gb
+
+    plugin = execution.plugin
+    if not work.todo or not (plugin is None or plugin.is_local):
+        return []
+    largest = max(work.todo, key=lambda run: run.size_gb)
+    name, step_gb = largest_step_gb(plan, largest)
+    if step_gb <= execution.resources.mem_gb:
+        return []
+    said = f"the largest step ({name} of {largest.stem}) is expected to take {step_gb:.1f} GB"
+    return [f"WARNING: {said}, which is more than there is; it runs alone, and may be killed."]
 
 
 def _models(plan: Plan) -> list[str]:
