@@ -8,8 +8,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 from apps import cores_used, make_phantom, run_app
 from contents import contents, differences
@@ -95,6 +97,18 @@ def test_however_often_it_is_killed_the_result_is_that_of_one_run(
     assert done.returncode == 0, done.stdout + done.stderr
     assert differences(uninterrupted[0], contents(out)) == []
     assert left_behind(out) == []
+    assert still_at_work(out) == []
+
+
+def still_at_work(out):
+    """Workers of killed runs that nobody ended."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            folder = process.environ().get("NIPYPE_CONFIG_DIR", "")
+            if "difftract_bids.cli.tethered" in " ".join(process.cmdline()) and str(out) in folder:
+                found.append(process.pid)
+    return found
 
 
 def test_one_process_of_one_thread_takes_one_cpu(uninterrupted):

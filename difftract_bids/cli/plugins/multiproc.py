@@ -11,6 +11,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -36,6 +37,11 @@ _SECONDS_TO_END = 10.0
 def prepare_worker(cwd: str) -> None:
     """Set a worker process up: it ends with the app, and leaves Ctrl-C to it."""
     end_with_parent()
+    # The app, and the server with it, may have been killed since this process was forked: nobody
+    # would end it any more, and it would begin to work.
+    server = getattr(sys.modules.get("difftract_bids.cli.tethered"), "SERVER", os.getppid())
+    if os.getppid() != server:
+        os._exit(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # FSL's programs, which are processes of a worker's own, end with it.
     nipype_subprocess.Popen = _tethered_program
