@@ -65,6 +65,11 @@ def node_label(label: str) -> str:
     return label.replace("+", "_plus_")
 
 
+def labels_of_nodes(text: str) -> str:
+    """Give a text with names of Nipype nodes the labels that they were made of."""
+    return text.replace("_plus_", "+")
+
+
 def participant_wf_name(participant: str) -> str:
     """Name the graph of a participant, which is also that of its folder.
 

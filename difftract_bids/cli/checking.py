@@ -67,15 +67,16 @@ def check_participant(
 
 def _outcome(plan: Plan, participant: str, known: Outcome | None, *, rebuild: bool) -> Outcome:
     """Say what became of a participant of whom nothing is known to have failed."""
-    promised = [path for run in plan.of(participant) for path in plan.promised(run)]
+    left = [run for run in plan.of(participant) if not is_finished(plan, run)]
+    promised = [path for run in left for path in plan.promised(run)]
     missing = missing_outputs(plan.output_dir, promised)
     if missing:
         reason = f"{len(missing)} promised output(s) missing, first: {missing[0]}."
         return Outcome("failed", reason)
     # Files of the same names may be those of earlier settings.
-    left = [run.stem for run in plan.of(participant) if not is_finished(plan, run)]
     if left and not rebuild:
-        return Outcome("failed", f"Not finished, as the run ended before: {', '.join(left)}.")
+        stems = ", ".join(run.stem for run in left)
+        return Outcome("failed", f"Not finished, as the run ended before: {stems}.")
     return known or Outcome("done")
 
 

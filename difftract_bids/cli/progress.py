@@ -12,6 +12,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from difftract_bids.bids.labels import labels_of_nodes
+
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.progress import Task
@@ -173,4 +175,4 @@ def _title(fullname: str) -> str:
     """Turn ``difftract_wf.sub_01_wf.ses1_wf.fodf_wf.fit`` into ``sub-01 ses1 fodf fit``."""
     parts = [part.removesuffix("_wf") for part in fullname.split(".")[1:]]
     said = " ".join(part.replace("sub_", "sub-") for part in parts if part != "dwi")
-    return said.replace("_plus_", "+")
+    return labels_of_nodes(said)

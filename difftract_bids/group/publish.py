@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import re
-import shutil
 from collections.abc import Collection
 from pathlib import Path
 
 from difftract_bids.bids.describe import LOCK_FILE
 from difftract_bids.bids.labels import LABEL
-from difftract_bids.io.aside import AsideFile, explained
+from difftract_bids.io.aside import explained, move_into_place
 from difftract_bids.io.locks import taking_turns
 
 #: Name of the folder beside the participants', and of the page there.
@@ -81,18 +78,4 @@ def _remove_stale(folder: Path, own: re.Pattern[str], made: Collection[Path]) ->
 
 def _move(source: Path, target: Path) -> None:
     with explained(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with source.open("rb") as stream:  # a rename may reach the disk before the content does
-            os.fsync(stream.fileno())
-        try:
-            source.replace(target)
-        except OSError as error:
-            if error.errno != errno.EXDEV:
-                raise
-            aside = AsideFile(target)
-            try:
-                with source.open("rb") as stream:
-                    shutil.copyfileobj(stream, aside.stream, 1 << 20)
-                aside.commit()
-            finally:
-                aside.discard()
+        move_into_place(source, target)

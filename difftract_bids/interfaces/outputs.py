@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections import defaultdict
@@ -16,7 +15,7 @@ from niworkflows.interfaces.bids import DerivativesDataSink
 
 from difftract_bids.bids.layout import entity_table, path_patterns
 from difftract_bids.bids.templates import entities_of
-from difftract_bids.io.aside import ASIDE_FOLDER
+from difftract_bids.io.aside import ASIDE_FOLDER, move_into_place
 
 #: Beginning of a gzip file, and the flag (RFC 1952) of one that holds the name of a file.
 _GZIP, _HAS_NAME = b"\x1f\x8b", 0x08
@@ -103,9 +102,5 @@ def _copying_as_it_is() -> Iterator[None]:
 
 def _move(path: Path, aside: Path, target: Path) -> str:
     final = target / path.relative_to(aside)
-    final.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("rb") as stream:
-        # A rename may reach the disk before the content does, and then the power goes.
-        os.fsync(stream.fileno())
-    path.replace(final)
+    move_into_place(path, final)
     return str(final)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -51,6 +53,34 @@ class AsideFile:
             self.stream.close()
         with suppress(OSError):
             self._aside.unlink(missing_ok=True)
+
+
+def move_into_place(source: Path, target: Path) -> None:
+    """Give a finished file its final name, which may be on another file system.
+
+    Parameters
+    ----------
+    source
+        The file; it is no longer there afterwards, or may go.
+    target
+        Final name; its folder is made if need be.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with source.open("rb") as stream:
+        # A rename may reach the disk before the content does, and then the power goes.
+        os.fsync(stream.fileno())
+    try:
+        source.replace(target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        aside = AsideFile(target)
+        try:
+            with source.open("rb") as stream:
+                shutil.copyfileobj(stream, aside.stream, 1 << 20)
+            aside.commit()
+        finally:
+            aside.discard()
 
 
 @contextmanager

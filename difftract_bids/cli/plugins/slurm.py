@@ -14,6 +14,7 @@ from typing import Any
 from nipype.pipeline.plugins.slurm import SLURMPlugin
 from nipype.utils.filemanip import loadpkl
 
+from difftract_bids.bids.labels import labels_of_nodes
 from difftract_bids.cli.plugins.batch import SafeBatch
 from difftract_bids.cli.plugins.sbatch_options import sbatch_options, split_arguments
 from difftract_bids.cli.plugins.slurm_jobs import (
@@ -127,8 +128,7 @@ def clear_queue(scratch_dir: Path, participants: Iterable[str]) -> dict[str, int
 def participant_of(name: str) -> str:
     """Find a participant's label in the name of a step or of a job."""
     found = _PARTICIPANT.search(name)
-    # As `bids.labels.participant_wf_name` has it.
-    return found[1].replace("_plus_", "+") if found else ""
+    return labels_of_nodes(found[1]) if found else ""
 
 
 def job_name(node: Any) -> str:  # noqa: ANN401
