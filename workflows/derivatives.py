@@ -312,7 +312,7 @@ def init_report_sink(
     >>> from pathlib import Path
     >>> from difftract_bids.bids.plan import make_plan
     >>> from difftract_bids.config import Config
-    >>> from difftract_bids.interfaces.reportlets import PlotConnectome
+    >>> from difftract_bids.interfaces.reportlets.connectome import PlotConnectome
     >>> from difftract_bids.workflows.derivatives import init_report_sink
     >>> plan = make_plan(Path("bids"), Path("out"), Path("work"), Config())
     >>> sink = init_report_sink(plan, plan.runs[0], "connectome", atlas="ICBM100")

@@ -16,7 +16,7 @@ from difftract_bids.bids.runs import DWIRun
 from difftract_bids.config import Config
 from difftract_bids.interfaces.fodf import TISSUE_FIELDS
 from difftract_bids.interfaces.refinement import RefineFODF
-from difftract_bids.interfaces.refinement_reportlets import PlotRefinement
+from difftract_bids.interfaces.reportlets.refinement import PlotRefinement
 from difftract_bids.interfaces.response import EstimateResponse
 from difftract_bids.workflows.anatomical import init_parcellation_wf
 from difftract_bids.workflows.derivatives import init_report_sink

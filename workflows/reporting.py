@@ -10,12 +10,24 @@ from difftract_bids.bids.figures import edge_measures, has_figure
 from difftract_bids.bids.plan import Plan
 from difftract_bids.bids.runs import DWIRun
 from difftract_bids.config import TrackingConfig
-from difftract_bids.interfaces import reportlets
-from difftract_bids.interfaces.anatomical_reportlets import PlotFiveTissueTypes, PlotRegistration
 from difftract_bids.interfaces.fodf import TISSUE_FIELDS
-from difftract_bids.interfaces.fodf_reportlets import PlotResponse, PlotTissues
-from difftract_bids.interfaces.motion_reportlets import PlotMotion
-from difftract_bids.interfaces.preprocessing_reportlets import PlotDenoising
+from difftract_bids.interfaces.reportlets.anatomy import PlotFiveTissueTypes, PlotRegistration
+from difftract_bids.interfaces.reportlets.connectome import (
+    PlotConnectome,
+    PlotEdges,
+    PlotParcellation,
+)
+from difftract_bids.interfaces.reportlets.fodf import PlotFODF, PlotResponse, PlotTissues
+from difftract_bids.interfaces.reportlets.images import (
+    PlotCoregistration,
+    PlotFA,
+    PlotGradients,
+    PlotMask,
+)
+from difftract_bids.interfaces.reportlets.motion import PlotMotion
+from difftract_bids.interfaces.reportlets.preprocessing import PlotDenoising
+from difftract_bids.interfaces.reportlets.streamlines import PlotTractogram
+from difftract_bids.interfaces.reportlets.summary import SummariseRun
 from difftract_bids.workflows.derivatives import init_report_sink
 
 _FIELDS = [
@@ -79,13 +91,13 @@ def init_run_report_wf(plan: Plan, run: DWIRun, *, name: str = "report_wf") -> L
     by_peaks = plan.config.tracking.algorithm == "sd_stream"
     cutoff = (plan.config.tracking if by_peaks else TrackingConfig()).resolve(1.0).cutoff
     figures = {
-        "gradients": (reportlets.PlotGradients(**threshold), ["dwi", "bval", "bvec"]),
-        "mask": (reportlets.PlotMask(), ["dwiref", "mask"]),
-        "fa": (reportlets.PlotFA(), ["fa", "v1", "mask"]),
-        "fodf": (reportlets.PlotFODF(cutoff=cutoff), ["fodf", "fa", "mask"]),
-        "tractogram": (reportlets.PlotTractogram(), ["preview", "tractogram_metadata", "mask"]),
+        "gradients": (PlotGradients(**threshold), ["dwi", "bval", "bvec"]),
+        "mask": (PlotMask(), ["dwiref", "mask"]),
+        "fa": (PlotFA(), ["fa", "v1", "mask"]),
+        "fodf": (PlotFODF(cutoff=cutoff), ["fodf", "fa", "mask"]),
+        "tractogram": (PlotTractogram(), ["preview", "tractogram_metadata", "mask"]),
         "summary": (
-            reportlets.SummariseRun(
+            SummariseRun(
                 atlases=[atlas.name for atlas in plan.atlases],
                 decisions=[*run.origins, *run.remarks],
                 **threshold,
@@ -102,7 +114,7 @@ def init_run_report_wf(plan: Plan, run: DWIRun, *, name: str = "report_wf") -> L
         _draw(workflow, plan, run, desc, interface, inputs, [(field, field) for field in fields])
     if run.t1w is not None:
         pairs = [("dwiref", "dwiref"), ("mask", "mask"), ("t1w_dwi", "t1w")]
-        _draw(workflow, plan, run, "coreg", reportlets.PlotCoregistration(), inputs, pairs)
+        _draw(workflow, plan, run, "coreg", PlotCoregistration(), inputs, pairs)
     return workflow
 
 
@@ -248,14 +260,14 @@ def init_atlas_report_wf(
     given = ["dwiref", "mask", "parcellation", "streamlines", *measures]
     inputs = pe.Node(niu.IdentityInterface(given), name="inputnode")
     fields = [(field, field) for field in ("dwiref", "mask", "parcellation")]
-    parcellation = reportlets.PlotParcellation()
+    parcellation = PlotParcellation()
     _draw(workflow, plan, run, "parcellation", parcellation, inputs, fields, atlas=atlas)
     fields = [("streamlines", "matrix")]
-    matrix = reportlets.PlotConnectome()
+    matrix = PlotConnectome()
     _draw(workflow, plan, run, "connectome", matrix, inputs, fields, atlas=atlas)
     if measures:
         fields = [(measure, measure) for measure in measures]
-        edges = reportlets.PlotEdges()
+        edges = PlotEdges()
         _draw(workflow, plan, run, "edges", edges, inputs, fields, atlas=atlas)
     return workflow
 

@@ -21,8 +21,8 @@ from difftract_bids.bids.outputs import (
 from difftract_bids.bids.plan import Plan
 from difftract_bids.bids.runs import DWIRun
 from difftract_bids.config import Config
+from difftract_bids.interfaces.reportlets.sensitivity import PlotEdgeErrors, PlotSensitivity
 from difftract_bids.interfaces.sensitivity import EstimateEdgeErrors, MapSensitivity
-from difftract_bids.interfaces.sensitivity_reportlets import PlotEdgeErrors, PlotSensitivity
 from difftract_bids.workflows.derivatives import init_atlas_sink, init_report_sink
 
 _RESPONSES = ["response_wm", "response_gm", "response_csf"]

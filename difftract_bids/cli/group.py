@@ -126,7 +126,7 @@ def _sum_up(
     from difftract_bids.group.statistics_files import threshold_by_consistency
     from difftract_bids.group.summarise import summarise
     from difftract_bids.io.aside import explained
-    from difftract_bids.reports.group_page import GroupAbout, write_group_page
+    from difftract_bids.reports.group.page import GroupAbout, write_group_page
 
     summary = summarise(output_dir, folder, selection)
     quality = assess_quality(summary.runs, summary.edges, config.outlier_threshold, folder)

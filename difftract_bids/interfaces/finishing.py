@@ -102,7 +102,7 @@ class AssembleReport(SimpleInterface):
     --------
     >>> from difftract_bids.interfaces.finishing import AssembleReport
     >>> from difftract_bids.interfaces.outputs import DerivativesSink
-    >>> from difftract_bids.interfaces.reportlets import PlotMask
+    >>> from difftract_bids.interfaces.reportlets.images import PlotMask
     >>> plot = PlotMask(dwiref="dwiref.nii.gz", mask="mask.nii.gz")
     >>> saved = DerivativesSink(
     ...     base_directory="out",

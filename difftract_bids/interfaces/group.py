@@ -292,7 +292,7 @@ class PlotGroup(SimpleInterface):
     def _run_interface(self, runtime):
         from difftract_bids import __version__
         from difftract_bids.group.publish import PAGE
-        from difftract_bids.reports.group_page import GroupAbout, write_group_page
+        from difftract_bids.reports.group.page import GroupAbout, write_group_page
 
         page = Path(runtime.cwd) / PAGE
         notes = self.inputs.notes if isdefined(self.inputs.notes) else []

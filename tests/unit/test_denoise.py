@@ -5,7 +5,7 @@ from dipy.denoise.localpca import mppca
 
 from difftract_bids.errors import InputError
 from difftract_bids.interfaces.denoising import DenoiseDWI
-from difftract_bids.interfaces.preprocessing_reportlets import PlotDenoising
+from difftract_bids.interfaces.reportlets.preprocessing import PlotDenoising
 from difftract_bids.io.gradients import GradientTable
 from difftract_bids.phantom.dataset import write_phantom
 from difftract_bids.phantom.settings import PhantomConfig

@@ -11,7 +11,7 @@ from difftract_bids.errors import GradientError, UsageError
 from difftract_bids.interfaces.diffusion import FitTensor
 from difftract_bids.interfaces.fodf import FitFODF, NormaliseTissues
 from difftract_bids.interfaces.fodf_maps import ConvertFODF, ImportFODF, MapFODF
-from difftract_bids.interfaces.fodf_reportlets import PlotResponse, PlotTissues
+from difftract_bids.interfaces.reportlets.fodf import PlotResponse, PlotTissues
 from difftract_bids.interfaces.response import EstimateResponse
 from difftract_bids.io.gradients import write_gradients
 from difftract_bids.io.images import load_volume, save_volume

@@ -402,7 +402,6 @@ def test_dollars_in_names_of_nodes_are_no_formula(tmp_path):
 
 
 def test_the_picture_counts_the_edges_that_the_mask_keeps(tmp_path, monkeypatch):
-    from difftract_bids.reports import group_matrices
 
     told = []
     draw = group_matrices._draw_kept

@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 from difftract_bids.config import PreprocessingConfig
 from difftract_bids.errors import GradientError, InputError
 from difftract_bids.interfaces.motion import EstimateHeadMotion, ResampleDWI, WriteConfounds
-from difftract_bids.interfaces.motion_reportlets import PlotMotion
+from difftract_bids.interfaces.reportlets.motion import PlotMotion
 from difftract_bids.io.gradients import GradientTable, read_gradients, write_gradients
 from difftract_bids.io.images import load_volume, save_volume
 from difftract_bids.phantom.dataset import write_phantom

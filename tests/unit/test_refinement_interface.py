@@ -19,7 +19,7 @@ from difftract_bids.bids.refinement_target import (
 from difftract_bids.config import RefinementConfig, TrackingConfig
 from difftract_bids.errors import AtlasError, ConfigError, InputError, UsageError
 from difftract_bids.interfaces.refinement import RefineFODF, _signal
-from difftract_bids.interfaces.refinement_reportlets import PlotRefinement
+from difftract_bids.interfaces.reportlets.refinement import PlotRefinement
 from difftract_bids.io.gradients import read_gradients, write_gradients
 from difftract_bids.io.images import load_volume, save_volume
 from difftract_bids.io.matrices import write_matrix

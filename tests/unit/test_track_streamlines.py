@@ -20,7 +20,7 @@ from difftract_bids.core import Streamlines, assign_ends, connectome
 from difftract_bids.core.seeding import RandomSeeds
 from difftract_bids.errors import InputError, UsageError
 from difftract_bids.interfaces.connectome import BuildConnectome
-from difftract_bids.interfaces.reportlets import PlotTractogram
+from difftract_bids.interfaces.reportlets.streamlines import PlotTractogram
 from difftract_bids.interfaces.tracking import TrackStreamlines
 from difftract_bids.io import summaries
 from difftract_bids.io.image_samples import image_sampler

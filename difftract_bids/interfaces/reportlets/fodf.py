@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from nipype.interfaces.base import BaseInterfaceInputSpec, File, isdefined, traits
 
+from difftract_bids.config import TrackingConfig
 from difftract_bids.interfaces.fodf import TISSUE_FIELDS
-from difftract_bids.interfaces.reportlets import Reportlet, image_and_gradients, load_for_figure
+from difftract_bids.interfaces.reportlets.base import (
+    Reportlet,
+    image_and_gradients,
+    load_for_figure,
+)
 
 
 class PlotResponseInputSpec(BaseInterfaceInputSpec):
@@ -25,7 +30,7 @@ class PlotResponse(Reportlet):
 
     Examples
     --------
-    >>> from difftract_bids.interfaces.fodf_reportlets import PlotResponse
+    >>> from difftract_bids.interfaces.reportlets.fodf import PlotResponse
     >>> series = {"dwi": "dwi.nii.gz", "bval": "dwi.bval", "bvec": "dwi.bvec"}
     >>> plot = PlotResponse(**series, response_wm="wm.txt", response_csf="csf.txt")
     >>> plot.run().outputs.out_report
@@ -62,7 +67,7 @@ class PlotTissues(Reportlet):
 
     Examples
     --------
-    >>> from difftract_bids.interfaces.fodf_reportlets import PlotTissues
+    >>> from difftract_bids.interfaces.reportlets.fodf import PlotTissues
     >>> plot = PlotTissues(fodf="wmfod.nii.gz", fodf_csf="csffod.nii.gz", mask="mask.nii.gz")
     >>> plot.run().outputs.out_report
     '/.../report.svg'
@@ -82,3 +87,36 @@ class PlotTissues(Reportlet):
         mask, vox2ras = load_for_figure(self.inputs.mask)
         field = load_for_figure(self.inputs.field).data if isdefined(self.inputs.field) else None
         return plot_tissues(tissues, mask > 0, vox2ras, path, field=field)
+
+
+class PlotFODFInputSpec(BaseInterfaceInputSpec):
+    """Inputs of :class:`PlotFODF`."""
+
+    fodf = File(exists=True, mandatory=True, desc="SH coefficients, MRtrix's basis.")
+    fa = File(exists=True, mandatory=True, desc="Fractional anisotropy, the background.")
+    mask = File(exists=True, mandatory=True, desc="Brain mask, same grid.")
+    cutoff = traits.Float(
+        TrackingConfig().resolve(1.0).cutoff, usedefault=True, desc="Peaks below it are left out."
+    )
+
+
+class PlotFODF(Reportlet):
+    """Draw fODF peaks.
+
+    Examples
+    --------
+    >>> from difftract_bids.interfaces.reportlets.fodf import PlotFODF
+    >>> plot = PlotFODF(fodf="fodf.nii.gz", fa="fa.nii.gz", mask="mask.nii.gz", cutoff=0.2)
+    >>> plot.run().outputs.out_report
+    '/.../report.svg'
+    """
+
+    input_spec = PlotFODFInputSpec
+
+    def _draw(self, path):
+        from difftract_bids.reports.peaks import plot_fodf_peaks
+
+        fodf, vox2ras = load_for_figure(self.inputs.fodf, ndim=4)
+        fa = load_for_figure(self.inputs.fa).data
+        mask = load_for_figure(self.inputs.mask).data > 0
+        return plot_fodf_peaks(fodf, fa, mask, vox2ras, path, cutoff=self.inputs.cutoff)

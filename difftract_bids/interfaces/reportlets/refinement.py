@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nipype.interfaces.base import BaseInterfaceInputSpec, File
 
-from difftract_bids.interfaces.reportlets import Reportlet
+from difftract_bids.interfaces.reportlets.base import Reportlet
 
 
 class PlotRefinementInputSpec(BaseInterfaceInputSpec):
@@ -18,7 +18,7 @@ class PlotRefinement(Reportlet):
 
     Examples
     --------
-    >>> from difftract_bids.interfaces.refinement_reportlets import PlotRefinement
+    >>> from difftract_bids.interfaces.reportlets.refinement import PlotRefinement
     >>> PlotRefinement(facts="facts.npz").run().outputs.out_report
     '/.../report.svg'
     """

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from difftract_bids.reports.group_files import GroupAtlas
-from difftract_bids.reports.group_items import Item, filled, in_words, item, picture
-from difftract_bids.reports.group_matrices import (
+from difftract_bids.reports.group.files import GroupAtlas
+from difftract_bids.reports.group.items import Item, filled, in_words, item, picture
+from difftract_bids.reports.group.matrices import (
     MatrixPanel,
     plot_consistency,
     plot_group_matrices,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nipype.interfaces.base import BaseInterfaceInputSpec, File
 
-from difftract_bids.interfaces.reportlets import Reportlet
+from difftract_bids.interfaces.reportlets.base import Reportlet
 
 
 class PlotMotionInputSpec(BaseInterfaceInputSpec):
@@ -19,7 +19,7 @@ class PlotMotion(Reportlet):
 
     Examples
     --------
-    >>> from difftract_bids.interfaces.motion_reportlets import PlotMotion
+    >>> from difftract_bids.interfaces.reportlets.motion import PlotMotion
     >>> plot = PlotMotion(confounds="confounds.tsv", outliers="outliers.tsv")
     >>> plot.run().outputs.out_report
     '/.../report.svg'

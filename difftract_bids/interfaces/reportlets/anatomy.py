@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nipype.interfaces.base import BaseInterfaceInputSpec, File
 
-from difftract_bids.interfaces.reportlets import Reportlet, load_for_figure
+from difftract_bids.interfaces.reportlets.base import Reportlet, load_for_figure
 from difftract_bids.interfaces.tissue import template_transforms
 
 
@@ -20,7 +20,7 @@ class PlotFiveTissueTypes(Reportlet):
 
     Examples
     --------
-    >>> from difftract_bids.interfaces.anatomical_reportlets import PlotFiveTissueTypes
+    >>> from difftract_bids.interfaces.reportlets.anatomy import PlotFiveTissueTypes
     >>> plot = PlotFiveTissueTypes(
     ...     five_tissue_types="five_tissue_types.nii.gz", t1w="t1w_dwi.nii.gz"
     ... )
@@ -53,7 +53,7 @@ class PlotRegistration(Reportlet):
 
     Examples
     --------
-    >>> from difftract_bids.interfaces.anatomical_reportlets import PlotRegistration
+    >>> from difftract_bids.interfaces.reportlets.anatomy import PlotRegistration
     >>> plot = PlotRegistration(
     ...     t1w="t1w_dwi.nii.gz",
     ...     mask="mask.nii.gz",

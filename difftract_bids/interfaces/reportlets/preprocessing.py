@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nipype.interfaces.base import BaseInterfaceInputSpec, File, isdefined, traits
 
-from difftract_bids.interfaces.reportlets import Reportlet, load_for_figure
+from difftract_bids.interfaces.reportlets.base import Reportlet, load_for_figure
 
 
 class PlotDenoisingInputSpec(BaseInterfaceInputSpec):
@@ -22,7 +22,7 @@ class PlotDenoising(Reportlet):
 
     Examples
     --------
-    >>> from difftract_bids.interfaces.preprocessing_reportlets import PlotDenoising
+    >>> from difftract_bids.interfaces.reportlets.preprocessing import PlotDenoising
     >>> plot = PlotDenoising(raw="raw.nii.gz", denoised="dwi.nii.gz", raw_bval="raw.bval")
     >>> plot.run().outputs.out_report
     '/.../report.svg'

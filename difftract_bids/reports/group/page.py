@@ -9,15 +9,15 @@ from typing import Any
 
 from markupsafe import Markup
 
-from difftract_bids.reports.group_connectomes import atlas_items
-from difftract_bids.reports.group_files import (
+from difftract_bids.reports.group.connectomes import atlas_items
+from difftract_bids.reports.group.files import (
     GroupAtlas,
     QualityTable,
     read_atlases,
     read_quality,
 )
-from difftract_bids.reports.group_items import Item, filled, item
-from difftract_bids.reports.group_runs import is_assessed, quality_items
+from difftract_bids.reports.group.items import Item, filled, item
+from difftract_bids.reports.group.runs import is_assessed, quality_items
 from difftract_bids.reports.summary import Notice
 from difftract_bids.reports.templates import render, save_text
 

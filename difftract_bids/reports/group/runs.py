@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from difftract_bids.reports.group_files import QualityTable
-from difftract_bids.reports.group_items import Item, filled, in_words, inline, item
-from difftract_bids.reports.group_quality import Distribution, plot_quality
+from difftract_bids.reports.group.files import QualityTable
+from difftract_bids.reports.group.items import Item, filled, in_words, inline, item
+from difftract_bids.reports.group.quality import Distribution, plot_quality
 
 #: Of more runs, the table of all is left to the TSV file.
 _MOST_ROWS = 200

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from nipype.interfaces.base import BaseInterfaceInputSpec, File, traits
 
-from difftract_bids.interfaces.reportlets import Reportlet
+from difftract_bids.interfaces.reportlets.base import Reportlet
 
 
 class PlotSensitivityInputSpec(BaseInterfaceInputSpec):
@@ -26,7 +26,7 @@ class PlotSensitivity(Reportlet):
 
     Examples
     --------
-    >>> from difftract_bids.interfaces.sensitivity_reportlets import PlotSensitivity
+    >>> from difftract_bids.interfaces.reportlets.sensitivity import PlotSensitivity
     >>> plot = PlotSensitivity(
     ...     sensitivity="sensitivity.nii.gz",
     ...     metadata={"Units": "streamlines"},
@@ -84,7 +84,7 @@ class PlotEdgeErrors(Reportlet):
 
     Examples
     --------
-    >>> from difftract_bids.interfaces.sensitivity_reportlets import PlotEdgeErrors
+    >>> from difftract_bids.interfaces.reportlets.sensitivity import PlotEdgeErrors
     >>> plot = PlotEdgeErrors(count="count.dense.tsv", sd="sd.dense.tsv")
     >>> plot.run().outputs.out_report
     '/.../report.svg'
