@@ -37,7 +37,7 @@ demo: $(VENV)/.installed  ## run the whole app on a phantom (or BIDS=/path/to/da
 test: $(VENV)/.installed  ## the tests that take seconds to minutes
 	$(BIN)/pytest $(PARALLEL)
 
-test-external: $(VENV)/.installed  ## comparisons with MRtrix3 and real data, where they are
+test-external: $(VENV)/.installed  ## comparisons with MRtrix3, real data, reports in Chromium: what is there
 	$(BIN)/pytest $(PARALLEL) -m 'external and not slow'
 
 test-all: $(VENV)/.installed  ## every test that this machine can run, MRtrix3 comparisons included

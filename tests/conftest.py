@@ -30,3 +30,13 @@ def record_property(record_property: Callable[[str, object], None]):
         return value.tolist() if hasattr(value, "tolist") else value
 
     return lambda name, value: record_property(name, plain(value))
+
+
+@pytest.fixture(autouse=True)
+def _no_placeholder(monkeypatch):
+    """Let a figure that cannot be drawn fail its test, where a placeholder would pass for one."""
+
+    def fail(_path: object, error: BaseException):
+        raise error
+
+    monkeypatch.setattr("difftract_bids.reports.placeholder.write_placeholder", fail)

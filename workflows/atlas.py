@@ -13,16 +13,16 @@ from difftract_bids.bids.nodes import read_nodes
 from difftract_bids.bids.plan import Plan
 from difftract_bids.bids.runs import DWIRun
 from difftract_bids.workflows.anatomical import init_parcellation_wf
+from difftract_bids.workflows.atlas_report import init_atlas_report_wf
 from difftract_bids.workflows.connectome import (
     connectome_methods,
     connectome_outputs,
     init_connectome_wf,
 )
 from difftract_bids.workflows.derivatives import init_atlas_derivatives_wf
-from difftract_bids.workflows.reporting import init_atlas_report_wf
 
-_INPUTS = ["dwiref", "mask", "summary", "tractogram", "sift2_weights", "warp", "affine"]
-_OUTPUTS = ["parcellation", "streamlines", "assigned", "hdf5", "notes"]
+_INPUTS = ["dwiref", "mask", "fa", "summary", "tractogram", "sift2_weights", "warp", "affine"]
+_OUTPUTS = ["parcellation", "streamlines", "assigned", "hdf5", "notes", "checks"]
 
 
 def atlas_wf_name(atlas: Atlas) -> str:
@@ -42,8 +42,8 @@ def init_atlas_wf(plan: Plan, run: DWIRun, atlas: Atlas) -> LiterateWorkflow:
 
     Inputs
     ------
-    dwiref, mask
-        Reference image and brain mask of the run.
+    dwiref, mask, fa
+        Reference image, brain mask and anisotropy of the run.
     summary
         Ends, length and images of each of its streamlines.
     tractogram, sift2_weights
@@ -62,6 +62,8 @@ def init_atlas_wf(plan: Plan, run: DWIRun, atlas: Atlas) -> LiterateWorkflow:
         All matrices in one file, if that is asked for.
     notes
         What a user should know about parcellation and matrix.
+    checks
+        What was found of the parcellation.
 
     Examples
     --------
@@ -86,18 +88,20 @@ def init_atlas_wf(plan: Plan, run: DWIRun, atlas: Atlas) -> LiterateWorkflow:
     connectome.__desc__ = connectome_methods(plan.config.connectome)
     connectome.inputs.inputnode.table = str(own.table)
     figures = init_atlas_report_wf(plan, run, atlas.name)
+    figures.inputs.inputnode.table = str(own.table)
     save = init_atlas_derivatives_wf(plan, run, atlas.name)
     save.inputs.inputnode.dseg_table = str(own.table)
     streamlines = ["summary"] + (["tractogram"] if config.follows_paths else [])
     streamlines += ["sift2_weights"] if "sift2" in config.connectome_measures else []
-    shown = [("outputnode.streamlines", "inputnode.streamlines")]
+    shown = [(f"outputnode.{one}", f"inputnode.{one}") for one in ("streamlines", "nodeindices")]
     shown += [(f"outputnode.{name}", f"inputnode.{name}") for name in edge_measures(plan.config)]
     passed_on = ["streamlines", "assigned", "notes"] + (["hdf5"] if config.connectome_hdf5 else [])
     # Of nodes without a voxel the connectome's notes tell, whoever lost them.
     workflow.connect([
         (inputs, parcellation, _same(["mask", "warp", "affine"])),
         (inputs, connectome, _same(streamlines)),
-        (inputs, figures, _same(["dwiref", "mask"])),
+        (inputs, figures, _same(["dwiref", "mask", "fa"])),
+        (figures, outputs, [("outputnode.checks", "checks")]),
         (parcellation, connectome, [("outputnode.parcellation", "inputnode.parcellation")]),
         (parcellation, figures, [("outputnode.parcellation", "inputnode.parcellation")]),
         (parcellation, save, [("outputnode.parcellation", "inputnode.dseg")]),

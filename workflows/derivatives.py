@@ -48,14 +48,14 @@ def init_run_derivatives_wf(
 
     Inputs
     ------
-    preproc_dwi, preproc_bval, preproc_bvec, mask, dwiref, sigma, confounds, outliers, fa, md,
-    colour_fa, fodf, fodf_gm, fodf_csf, refined_fodf, response_wm, response_gm, response_csf,
+    preproc_dwi, preproc_bval, preproc_bvec, mask, dwiref, sigma, confounds, outliers, checks, fa,
+    md, colour_fa, fodf, fodf_gm, fodf_csf, refined_fodf, response_wm, response_gm, response_csf,
     afdtotal, nufo, peak, tractogram, weights, hdf5
         Files, by the names of :data:`difftract_bids.bids.outputs.OUTPUTS`, as far as the run has
         them. fODFs are in MRtrix's basis; they are saved in the one asked for.
     t1w_dwi, t1w_to_dwi, dwi_to_t1w, five_tissue_types
         The same, for runs with a T1w.
-    fodf_metadata, fodf_gm_metadata, fodf_csf_metadata, refined_fodf_metadata,
+    checks_metadata, fodf_metadata, fodf_gm_metadata, fodf_csf_metadata, refined_fodf_metadata,
     tractogram_metadata, weights_metadata
         Content of sidecars that is known only at run time.
 
@@ -88,6 +88,7 @@ def init_run_derivatives_wf(
             **confounds_metadata(config.preprocessing.motion_correction),
         },
         "outliers": {"Sources": [preprocessed], **outliers_metadata()},
+        "checks": {"Sources": [preprocessed]},
         "mask": {"Sources": [preprocessed], "Type": "Brain"},
         "dwiref": {"Sources": [preprocessed], "Description": "Mean b=0 image"},
         "fa": {"Sources": [preprocessed], **tensor_metadata("fa")},
@@ -108,7 +109,8 @@ def init_run_derivatives_wf(
     sidecars |= _anatomy_sidecars(plan, run)
     sidecars = {key: sidecar for key, sidecar in sidecars.items() if is_wanted(key, run, config)}
     images = [key for key in _FODFS if key in sidecars]
-    at_run_time = [*(f"{key}_metadata" for key in images), "tractogram_metadata"]
+    at_run_time = [*(f"{key}_metadata" for key in images), "checks_metadata"]
+    at_run_time += ["tractogram_metadata"]
     at_run_time += ["weights_metadata"] if "weights" in sidecars else []
     return _saving_wf(plan, run, sidecars, at_run_time, name=name)
 
@@ -303,9 +305,17 @@ def _other_sources(plan, run, measure):
 
 
 def init_report_sink(
-    plan: Plan, run: DWIRun, desc: str, *, atlas: str | None = None, label: str | None = None
+    plan: Plan,
+    run: DWIRun,
+    desc: str,
+    *,
+    atlas: str | None = None,
+    label: str | None = None,
+    name: str | None = None,
 ) -> pe.Node:
     """Make the node that saves one figure or table of the report; connect to its ``in_file``.
+
+    It is called ``ds_`` and what it saves, if it is given no name.
 
     Examples
     --------
@@ -320,8 +330,26 @@ def init_report_sink(
     >>> sink.run().outputs.out_file
     '/.../sub-01/figures/sub-01_atlas-ICBM100_desc-connectome_dwi.svg'
     """
-    name = "_".join(filter(None, ["ds", desc, label]))
+    name = name or "_".join(filter(None, ["ds", desc, label]))
     return _sink(plan, run, name, figure_entities(desc, atlas, label), {})
+
+
+def init_checks_sink(plan: Plan, run: DWIRun) -> pe.Node:
+    """Make the node that saves the checks of a run; connect to its ``in_file`` and ``meta_dict``.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from difftract_bids.bids.plan import make_plan
+    >>> from difftract_bids.config import Config
+    >>> from difftract_bids.workflows.derivatives import init_checks_sink
+    >>> plan = make_plan(Path("bids"), Path("out"), Path("work"), Config())
+    >>> init_checks_sink(plan, plan.runs[0]).inputs.suffix
+    'quality'
+    """
+    sources = [derivative_uri(output_path(run, "preproc_dwi", plan.config))]
+    entities = output_entities("checks", run, plan.config)
+    return _sink(plan, run, "ds_checks", entities, {"Sources": sources})
 
 
 def init_atlas_sink(

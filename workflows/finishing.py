@@ -13,6 +13,8 @@ from difftract_bids.bids.records import new_record, record_path
 from difftract_bids.bids.runs import DWIRun
 from difftract_bids.interfaces.finishing import AssembleReport, RecordFinished
 from difftract_bids.interfaces.outputs import DerivativesSink
+from difftract_bids.interfaces.reportlets.cost import SummariseCost
+from difftract_bids.workflows.derivatives import init_report_sink
 
 
 def add_finish(
@@ -40,8 +42,21 @@ def add_finish(
     """
     records = pe.Node(niu.Merge(len(runs)), name="records", run_without_submitting=True)
     for place, (run, graph) in enumerate(runs, start=1):
+        saved = _all_saved(workflow, graph)
+        cost = pe.Node(
+            SummariseCost(
+                folder=f"../{graph.name}", steps=graph.list_node_names(), run_uuid=run_uuid
+            ),
+            name=f"cost_{run.node_name}",
+            mem_gb=0.3,
+        )
+        sink = init_report_sink(plan, run, "cost", name=f"ds_cost_{run.node_name}")
         record = init_record_node(plan, run, run_uuid=run_uuid)
-        _after_all_sinks(workflow, graph, record)
+        workflow.connect([
+            (saved, cost, [("out", "finished")]),
+            (cost, sink, [("out_report", "in_file")]),
+            (sink, record, [("out_file", "saved")]),
+        ])  # fmt: skip
         workflow.connect([(record, records, [("record", f"in{place}")])])
     for session in report_sessions(plan, participant):
         report = pe.Node(
@@ -90,15 +105,14 @@ def init_record_node(plan: Plan, run: DWIRun, *, run_uuid: str) -> pe.Node:
     return pe.Node(record, name=name, run_without_submitting=True, mem_gb=0.1)
 
 
-def _after_all_sinks(workflow, graph, record):
-    """Let a node wait for every file that a graph saves."""
+def _all_saved(workflow, graph):
+    """Give a node that waits for every file that a graph saves."""
     sinks = [
         name
         for name in graph.list_node_names()
         if isinstance(graph.get_node(name).interface, DerivativesSink)
     ]
     saved = pe.Node(niu.Merge(len(sinks)), name=f"saved_{graph.name}", run_without_submitting=True)
-    workflow.connect([
-        (graph, saved, [(f"{name}.out_file", f"in{i}") for i, name in enumerate(sinks, start=1)]),
-        (saved, record, [("out", "saved")]),
-    ])  # fmt: skip
+    files = [(f"{name}.out_file", f"in{place}") for place, name in enumerate(sinks, start=1)]
+    workflow.connect([(graph, saved, files)])
+    return saved

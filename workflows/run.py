@@ -9,14 +9,18 @@ from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
 from difftract_bids.bids.atlases import Atlas
-from difftract_bids.bids.figures import has_figure
 from difftract_bids.bids.footprint import series_gb
 from difftract_bids.bids.given_files import act_of, connectome_of, regions_of, seeding_of
 from difftract_bids.bids.given_fodf import fodf_of
 from difftract_bids.bids.outputs import OUTPUTS, is_wanted
 from difftract_bids.bids.plan import Plan
 from difftract_bids.bids.runs import DWIRun
-from difftract_bids.bids.stages import corrects_motion, makes_tissue
+from difftract_bids.bids.stages import (
+    corrects_motion,
+    has_noise_map,
+    is_preprocessed_here,
+    makes_tissue,
+)
 from difftract_bids.config import Config, ConnectomeConfig, SIFT2Config
 from difftract_bids.interfaces.connectome import MergeConnectomes
 from difftract_bids.interfaces.fodf import TISSUE_FIELDS
@@ -28,7 +32,7 @@ from difftract_bids.workflows.refinement import (
     init_refinement_wf,
     target_atlas,
 )
-from difftract_bids.workflows.reporting import init_run_report_wf
+from difftract_bids.workflows.run_report import init_run_report_wf
 from difftract_bids.workflows.sensitivity import init_sensitivity_wf
 from difftract_bids.workflows.series import init_series_wf
 from difftract_bids.workflows.spaces import Spaces
@@ -95,7 +99,7 @@ def init_run_wf(plan: Plan, run: DWIRun, *, omp_nthreads: int = 1) -> LiterateWo
     tracking.__desc__ = tracking_methods(
         config.tracking, config.seeding, config.regions, config.act if act else None
     )
-    report = init_run_report_wf(plan, run)
+    report = init_run_report_wf(plan, run, omp_nthreads=omp_nthreads)
     save = init_run_derivatives_wf(plan, run)
     series = ("dwi", "bval", "bvec", "mask")
     workflow.connect([
@@ -108,6 +112,7 @@ def init_run_wf(plan: Plan, run: DWIRun, *, omp_nthreads: int = 1) -> LiterateWo
             "mask", "dwiref", *_saved_of_preprocessing(run, config),
             dwi="preproc_dwi", bval="preproc_bval", bvec="preproc_bvec")),
         (fodf, save, between(*_saved(run, config))),
+        (report, save, between("checks", "checks_metadata")),
     ])  # fmt: skip
     if is_wanted("tractogram", run, config):
         saved = between("tractogram", metadata="tractogram_metadata")
@@ -148,9 +153,9 @@ def _saved_of_preprocessing(run: DWIRun, config: Config) -> list[str]:
 
 def _shown_of_preprocessing(run: DWIRun, config: Config) -> list[str]:
     """Name what preprocessing gives to be shown besides the series itself."""
-    shown = ["confounds", "outliers"] if corrects_motion(run, config) else []
-    denoising = ["raw", "raw_bval", "denoised", "sigma"]
-    return shown + (denoising if has_figure("denoising", run, config) else [])
+    shown = ["raw", "raw_bval", "denoised"] if is_preprocessed_here(run) else []
+    shown += ["confounds", "outliers"] if corrects_motion(run, config) else []
+    return shown + (["sigma"] if has_noise_map(run, config) else [])
 
 
 def _give_tissue(workflow: LiterateWorkflow, plan: Plan, run: DWIRun, node: LiterateWorkflow):
@@ -246,6 +251,7 @@ def _connect_atlases(workflow, plan: Plan, run: DWIRun, spaces: Spaces):
     n_notes = 1 + len(noting) + len(plan.atlases) + len(_differentiated(plan, run))
     notes = pe.Node(niu.Merge(n_notes), name="notes", run_without_submitting=True)
     notes.inputs.in1 = list(run.notes)
+    checks = []
     for place, stage in enumerate(noting, start=2):
         workflow.connect([(stages[stage], notes, [("outputnode.notes", f"in{place}")])])
     for number, atlas in enumerate(plan.atlases, start=1):
@@ -253,12 +259,15 @@ def _connect_atlases(workflow, plan: Plan, run: DWIRun, spaces: Spaces):
         place = 1 + len(noting) + number
         workflow.connect([
             (preprocessing, node, between("dwiref", "mask")),
+            (stages["fodf_wf"], node, between("fa")),
             (node, counts, [("outputnode.streamlines", f"in{number}")]),
             (node, assigned, [("outputnode.assigned", f"in{number}")]),
             (node, notes, [("outputnode.notes", f"in{place}")]),
         ])  # fmt: skip
         _connect_streamlines(workflow, node, plan.config.connectome)
         spaces.bring(atlas, node)
+        checks.append(node)
+    _connect_checks(workflow, [*spaces.template_reports, *checks], report)
     workflow.connect([
         (counts, report, [("out", "inputnode.counts")]),
         (assigned, report, [("out", "inputnode.assigned")]),
@@ -267,6 +276,16 @@ def _connect_atlases(workflow, plan: Plan, run: DWIRun, spaces: Spaces):
     if plan.config.connectome.connectome_hdf5:
         _merge_hdf5(workflow, plan)
     return 1 + len(noting) + len(plan.atlases)
+
+
+def _connect_checks(workflow, checking, report):
+    """Tell the report what was found of templates and atlases."""
+    checks = pe.Node(
+        niu.Merge(len(checking), ravel_inputs=True), name="checks", run_without_submitting=True
+    )
+    for place, node in enumerate(checking, start=1):
+        workflow.connect([(node, checks, [("outputnode.checks", f"in{place}")])])
+    workflow.connect([(checks, report, [("out", "inputnode.checks")])])
 
 
 def _connect_streamlines(workflow, atlas_wf, config: ConnectomeConfig):

@@ -17,8 +17,8 @@ from difftract_bids.workflows.anatomical import (
     init_template_wf,
     init_tissue_wf,
 )
+from difftract_bids.workflows.anatomy_report import init_template_report_wf, init_tissue_report_wf
 from difftract_bids.workflows.derivatives import init_template_derivatives_wf
-from difftract_bids.workflows.reporting import init_template_report_wf, init_tissue_report_wf
 from difftract_bids.workflows.wiring import between
 
 
@@ -51,6 +51,8 @@ class Spaces:
         self._workflow, self._plan, self._run = workflow, plan, run
         self._preprocessing, self._report, self._omp_nthreads = preprocessing, report, omp_nthreads
         self._templates: dict[str, LiterateWorkflow] = {}
+        #: Figures and checks of the templates that have been joined to the run.
+        self.template_reports: list[LiterateWorkflow] = []
         self._known = plan.templates_of(run)
         if run.t1w is None:
             self._t1w = init_pseudo_t1w_wf()
@@ -143,6 +145,7 @@ class Spaces:
         """Save the way to a template, and draw it."""
         save = init_template_derivatives_wf(self._plan, self._run, name)
         figure = init_template_report_wf(self._plan, self._run, name, str(self._known[name]))
+        self.template_reports.append(figure)
         files = ["template_to_dwi"] + (["dwi_to_template"] if is_ours else [])
         self._workflow.connect([
             (node, save, between(*files)),

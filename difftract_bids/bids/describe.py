@@ -34,6 +34,7 @@ CITATION.md
 *_assignments.*
 *_xfm.*
 *_timeseries.*
+*_quality.*
 *_weights.*
 *_response.*
 group

@@ -108,6 +108,7 @@ OUTPUTS = {
     "sigma": _file("dwimap", desc="noise", param="sigma", when=stages.has_noise_map),
     "confounds": _file("timeseries", ".tsv", desc="confounds", when=stages.corrects_motion),
     "outliers": _file("timeseries", ".tsv", desc="outliers", when=stages.corrects_motion),
+    "checks": _file("quality", ".tsv", desc="checks"),
     "fa": _file("dwimap", model="tensor", param="fa"),
     "md": _file("dwimap", model="tensor", param="md"),
     # Directionally encoded colours: BEP016's word for them is dec.

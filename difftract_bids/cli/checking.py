@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from difftract_bids.bids.outputs import output_path
 from difftract_bids.bids.pages import (
     page_path,
     report_sessions,
@@ -13,6 +14,7 @@ from difftract_bids.bids.pages import (
 )
 from difftract_bids.bids.promises import missing_outputs
 from difftract_bids.bids.records import is_finished
+from difftract_bids.checks.table import read_checks
 from difftract_bids.cli.outcomes import Outcome
 from difftract_bids.cli.provenance import write_failure, write_provenance
 from difftract_bids.errors import DifftractError
@@ -62,13 +64,30 @@ def check_participant(
     missing = missing_outputs(plan.output_dir, pages)
     if missing and outcome.status != "failed":
         return Outcome("failed", f"The report could not be made: {missing[0]}.")
-    return outcome
+    is_new = outcome.status == "done" or (rebuild and outcome.status == "skipped")
+    return Outcome("done", _lights(plan, participant)) if is_new else outcome
+
+
+def _lights(plan: Plan, participant: str) -> str:
+    """Name the checks of a participant that found something; nothing, if none did."""
+    found: dict[str, list[str]] = {"bad": [], "look": []}
+    for run in plan.of(participant):
+        with suppress(DifftractError):
+            for check in read_checks(plan.output_dir / output_path(run, "checks", plan.config)):
+                if check.light in found and check.title not in found[check.light]:
+                    found[check.light].append(check.title)
+    words = {"bad": "Wrong", "look": "Look at"}
+    return " ".join(
+        f"{words[light]}: {', '.join(titles)}." for light, titles in found.items() if titles
+    )
 
 
 def _outcome(plan: Plan, participant: str, known: Outcome | None, *, rebuild: bool) -> Outcome:
     """Say what became of a participant of whom nothing is known to have failed."""
     left = [run for run in plan.of(participant) if not is_finished(plan, run)]
     promised = [path for run in left for path in plan.promised(run)]
+    if rebuild:  # a report is put together of the figures that there are
+        promised = [path for path in promised if "/figures/" not in path]
     missing = missing_outputs(plan.output_dir, promised)
     if missing:
         reason = f"{len(missing)} promised output(s) missing, first: {missing[0]}."

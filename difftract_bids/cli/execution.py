@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,6 +99,25 @@ class Execution:
                 outcomes |= dict.fromkeys(left, Outcome("failed", "Not begun: another failed."))
                 break
         return outcomes
+
+    def redraw(self, plan: Plan) -> None:
+        """Draw the figures of a plan again, from its derivatives, on this machine.
+
+        In a folder of its own: what an earlier version drew of the same files is not taken. A
+        step that fails leaves the figure that is there.
+        """
+        from difftract_bids.workflows.redrawing import init_redrawing_wf
+
+        plan.scratch_dir.mkdir(parents=True, exist_ok=True)
+        for part in self._parts(plan):
+            with tempfile.TemporaryDirectory(prefix="redraw-", dir=plan.scratch_dir) as folder:
+                workflow = init_redrawing_wf(part, omp_nthreads=self.resources.omp_nthreads)
+                workflow.base_dir = folder
+                try:
+                    self._execute(workflow, Path(folder))
+                except Exception as error:  # noqa: BLE001 - the reports are put together all the same
+                    self.stopping.check()
+                    print(f"WARNING: not all figures could be drawn again: {error}")
 
     def methods(self, plan: Plan) -> str:
         """Write the methods text of a plan, without running it."""

@@ -31,7 +31,8 @@ class Outcome:
         ``skipped`` were those that an earlier run had finished, ``busy`` those that another
         process is at work on, ``submitted`` those that are left to a batch system.
     reason
-        Why it failed, or was left alone; what, where and the remedy.
+        Why it failed, or was left alone: what, where and the remedy. Of what is done, which
+        checks want a look.
     crash_file
         Nipype's account of the step that failed first.
     """
@@ -84,7 +85,8 @@ def table(outcomes: Mapping[str, Outcome], output_dir: Path) -> list[str]:
         outcomes.items(), key=lambda item: (_STATUSES.index(item[1].status), item[0])
     ):
         report = f"Report: {output_dir / f'sub-{label}.html'}"
-        said = {"done": report, "failed": f"Reason: {outcome.reason}"}.get(
+        found = f"{outcome.reason} " if outcome.reason else ""
+        said = {"done": f"{found}{report}", "failed": f"Reason: {outcome.reason}"}.get(
             outcome.status, outcome.reason
         )
         where = f" (see {outcome.crash_file})" if outcome.crash_file else ""

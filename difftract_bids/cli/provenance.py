@@ -44,8 +44,8 @@ def write_provenance(
     from difftract_bids import __version__
     from difftract_bids.bids.pages import report_sessions, snippet_path
     from difftract_bids.bids.uris import input_uri
+    from difftract_bids.reports.about import About, write_about_html
     from difftract_bids.reports.methods import write_methods
-    from difftract_bids.reports.summary import About, write_about_html
 
     about = About(
         version=__version__,
@@ -76,7 +76,7 @@ def write_failure(plan: Plan, participant: str, reason: str | None) -> None:
         Why it failed; ``None`` if it did not.
     """
     from difftract_bids.bids.pages import report_sessions, snippet_path
-    from difftract_bids.reports.summary import write_failure_html
+    from difftract_bids.reports.about import write_failure_html
 
     for session in report_sessions(plan, participant):
         path = plan.output_dir / snippet_path("failure", participant, session)

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from difftract_bids.cli import notices
 from difftract_bids.cli.group import run_group
 from difftract_bids.cli.outcomes import Outcome, count, is_all_well, table
 from difftract_bids.cli.parser import build_parser, settings_from
@@ -18,10 +19,8 @@ if TYPE_CHECKING:
     import argparse
 
     from difftract_bids.bids.plan import Plan
-    from difftract_bids.cli.execution import Execution
     from difftract_bids.cli.plugins.plugin_file import PluginChoice
     from difftract_bids.cli.run_log import RunLog
-    from difftract_bids.cli.work import Work
 
 #: Exit codes: everything done; a participant failed or an output is missing; unusable input.
 DONE, FAILED, UNUSABLE = 0, 1, 2
@@ -79,7 +78,7 @@ def _main(arguments: argparse.Namespace, state: Any) -> int:  # noqa: ANN401
         return DONE
     plugin = _plugin(arguments)
     plan = _plan(arguments)
-    for line in _models(plan):
+    for line in notices.of_models(plan):
         _say(line)
     if arguments.dry_run:
         from difftract_bids.cli.dry_run import dry_run
@@ -127,12 +126,14 @@ def _participants(
                 "WARNING: the file system of OUTPUT_DIR has no locks: see that no two runs are at "
                 "work on one participant."
             )
-        _say(_summary(plan, work, execution))
-        for line in _memory(plan, work, execution):
+        _say(notices.of_work(plan, work, execution))
+        for line in notices.of_memory(plan, work, execution):
             _say(line)
         prepare(execution, plan.scratch_dir, monitor=arguments.resource_monitor)
         outcomes = work.outcomes
-        if not arguments.reports_only:
+        if arguments.reports_only:
+            execution.redraw(work.owned(plan))
+        else:
             work = without_queued(plan, work)
             outcomes = work.outcomes | execution.run(plan.restricted(work.todo), plan)
         outcomes = _check(plan, outcomes, log, rebuild=arguments.reports_only)
@@ -141,7 +142,9 @@ def _participants(
         may_go = arguments.clean_workdir and not arguments.reports_only and not is_left
         if may_go and is_all_well(outcomes):
             clean_up(plan)
-    for line in (*table(outcomes, plan.output_dir), *_earlier(plan)):
+    done = [label for label, outcome in outcomes.items() if outcome.status == "done"]
+    said = [*table(outcomes, plan.output_dir), *notices.of_figures(plan, done)]
+    for line in (*said, *notices.of_earlier_files(plan)):
         _say(line)
     _say(f"{count(outcomes)} in {(time.monotonic() - started) / 60:.1f} min. Log: {log.folder}")
     return DONE if is_all_well(outcomes) else FAILED
@@ -194,68 +197,6 @@ def _resources(arguments: argparse.Namespace, plan: Plan, plugin: PluginChoice |
         arguments.mem_mb * 1024**2 / 1e9 if arguments.mem_mb else own_gb,
         low_mem=arguments.low_mem or (plugin is not None and plugin.name == "Linear"),
     )
-
-
-def _summary(plan: Plan, work: Work, execution: Execution) -> str:
-    resources, plugin = execution.resources, execution.plugin
-    machine = (
-        f"{resources.n_procs} CPU(s), {resources.omp_nthreads} a step, {resources.mem_gb:.1f} GB"
-        if plugin is None or plugin.is_local
-        else f"steps are jobs ({plugin.name}) of up to {resources.omp_nthreads} CPU(s)"
-    )
-    return (
-        f"{len({run.participant for run in work.todo})} of {len(plan.participants)} "
-        f"participant(s), {len(work.todo)} of {len(plan.runs)} diffusion run(s) to do, "
-        f"atlases: {', '.join(atlas.name for atlas in plan.atlases)}; {machine}. "
-        f"Log: {execution.logs}"
-    )
-
-
-def _memory(plan: Plan, work: Work, execution: Execution) -> list[str]:
-    """Warn of a step that is expected to take more memory than there is."""
-    from difftract_bids.bids.footprint import largest_step_gb
-
-    plugin = execution.plugin
-    if not work.todo or not (plugin is None or plugin.is_local):
-        return []
-    largest = max(work.todo, key=lambda run: run.size_gb)
-    name, step_gb = largest_step_gb(plan, largest)
-    if step_gb <= execution.resources.mem_gb:
-        return []
-    said = f"the largest step ({name} of {largest.stem}) is expected to take {step_gb:.1f} GB"
-    return [f"WARNING: {said}, which is more than there is; it runs alone, and may be killed."]
-
-
-def _models(plan: Plan) -> list[str]:
-    """Say which fODF models the runs get, a line each, why the first run does, and what of it."""
-    by_model: dict[str, list[Any]] = {}
-    for run in plan.runs:
-        by_model.setdefault(run.fodf_model.name, []).append(run)
-    lines = [
-        f"fODF model {name} for {len(runs)} run(s), first {runs[0].stem}: "
-        f"{runs[0].fodf_model.reason}."
-        for name, runs in by_model.items()
-    ]
-    by_note: dict[str, list[Any]] = {}
-    for run in plan.runs:
-        for note in (*run.notes, *run.fodf_model.notes):
-            by_note.setdefault(note, []).append(run)
-    return lines + [
-        f"WARNING: {note} ({len(runs)} run(s), first {runs[0].stem})"
-        for note, runs in by_note.items()
-    ]
-
-
-def _earlier(plan: Plan) -> list[str]:
-    """Tell of files that are not of these settings, which nobody but the user may remove."""
-    from difftract_bids.bids.records import earlier_outputs
-
-    paths = earlier_outputs(plan)
-    if not paths:
-        return []
-    more = " ..." if len(paths) > 1 else ""
-    said = f"NOTE: {len(paths)} file(s) in OUTPUT_DIR are of earlier runs with other settings"
-    return [f"{said}, and are not in the reports: {paths[0]}{more}"]
 
 
 def _boilerplate(plan: Plan, resources: Any, state: Any) -> int:  # noqa: ANN401

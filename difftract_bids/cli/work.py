@@ -41,6 +41,11 @@ class Work:
     todo: tuple[DWIRun, ...]
     outcomes: dict[str, Outcome] = field(default_factory=dict)
 
+    def owned(self, plan: Plan) -> Plan:
+        """Give the part of a plan whose participants no other process is at work on."""
+        busy = {label for label, known in self.outcomes.items() if known.status == "busy"}
+        return plan.restricted(run for run in plan.runs if run.participant not in busy)
+
 
 def find_work(plan: Plan, *, force: bool = False, locks: NameLocks | None = None) -> Work:
     """Find what is left to be done.

@@ -6,6 +6,7 @@ import gzip
 import json
 import math
 import zlib
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,13 +21,15 @@ from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 from numpy.typing import NDArray
 
+from difftract_bids.checks.table import read_checks
+from difftract_bids.errors import InputError
 from difftract_bids.group.files import Run
 from difftract_bids.group.triangles import triangle
 
 #: What reading a file that is not what it should be may raise.
 _UNREADABLE = (
     *(OSError, EOFError, ValueError, KeyError, TypeError, zlib.error),
-    *(ImageFileError, HeaderDataError, WrapStructError),
+    *(ImageFileError, HeaderDataError, WrapStructError, InputError),
 )
 #: Images that are summed up over the brain mask: name of the measure, and how.
 _IN_MASK: dict[str, tuple[str, Callable[..., Any]]] = {
@@ -63,6 +66,7 @@ def measure_run(run: Run) -> Quality:
     quality = Quality()
     _try(quality, run.file("desc-confounds_timeseries.tsv"), _motion)
     _try(quality, run.file("desc-outliers_timeseries.tsv"), _outliers)
+    _try(quality, run.file("desc-checks_quality.tsv"), _checks)
     sidecars = run.tractogram_sidecars()
     if len(sidecars) == 1:  # of several, nobody knows which is that of the matrices
         quality.tractogram = read_sidecar(sidecars[0])
@@ -172,6 +176,11 @@ def _outliers(path: Path) -> dict[str, float]:
     if not flags.size or flags.size % n_volumes or not np.isin(flags, (0, 1)).all():
         raise ValueError("no table of flags")
     return {"outlier_share": float(flags.mean())}
+
+
+def _checks(path: Path) -> dict[str, float]:
+    lights = Counter(check.light for check in read_checks(path))
+    return {"checks_bad": float(lights["bad"]), "checks_look": float(lights["look"])}
 
 
 def _streamlines(path: Path) -> dict[str, float]:

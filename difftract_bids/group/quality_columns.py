@@ -39,6 +39,22 @@ class QualityColumn:
 #: Of a run, whatever the atlas.
 RUN_COLUMNS = (
     QualityColumn(
+        "checks_bad",
+        "Checks that found something wrong",
+        "Checks of the run with the light bad, from the table of checks",
+        "",
+        "high",
+        "0: the report of the run says what each of them found.",
+    ),
+    QualityColumn(
+        "checks_look",
+        "Checks that want a look",
+        "Checks of the run with the light look, from the table of checks",
+        "",
+        "high",
+        "0, or few: the report of the run says what each of them found.",
+    ),
+    QualityColumn(
         "fd_mean",
         "Mean framewise displacement",
         "Mean framewise displacement between volumes, from the table of confounds",

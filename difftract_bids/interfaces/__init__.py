@@ -30,7 +30,7 @@ The other files, and where they are from:
 ``tractogram.trx``, ``preview.trx``, ``summary.parquet``, ``weights.tsv``
     ``TrackStreamlines`` (2,000 streamlines) and ``WeighStreamlines``.
 ``count.dense.tsv``, ``meanlength.dense.tsv``, ``meanfa.dense.tsv``, ``connectome.h5``
-    ``BuildConnectome``.
+    ``BuildConnectome``; ``nodeindices.tsv`` too.
 ``t1w_dwi.nii.gz``, ``t1w_to_dwi.txt``
     ``AlignT1w``.
 ``template.nii.gz``, ``from-template_to-T1w.txt``, ``template_to_dwi.h5``

@@ -149,6 +149,8 @@ class BuildConnectome(SimpleInterface):
         for measure, matrix in built.matrices.items():
             files[measure] = str(write_matrix(matrix, names, folder / f"{measure}.dense.tsv"))
             sidecars[measure] = relmat_metadata(measure, config, n_nodes=len(nodes))
+        if "count" in sidecars:
+            sidecars["count"]["StreamlinesAssigned"] = built.assigned
         for measure in set(files) & set(MEASURES):
             self._results[measure] = files[measure]
             self._results[f"{measure}_metadata"] = sidecars[measure]

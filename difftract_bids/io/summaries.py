@@ -203,6 +203,18 @@ def iter_summary(
         raise _unreadable(path, error) from error
 
 
+def lengths_of(path: str | os.PathLike[str]) -> Float[np.ndarray, " n"]:
+    """Read the lengths of all streamlines of a summary, millimetres.
+
+    Raises
+    ------
+    InputError
+        If it is no such file.
+    """
+    batches = [batch.lengths_mm for batch in iter_summary(path)]
+    return np.concatenate([np.zeros(0, dtype=np.float32), *batches])
+
+
 def count_summary(path: str | os.PathLike[str]) -> tuple[int, tuple[str, ...]]:
     """Say how many streamlines a summary has, and the images they were sampled in.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import tempfile
 from collections.abc import Collection
@@ -13,7 +14,14 @@ from nireports.assembler.report import Report
 
 from difftract_bids.errors import InputError
 from difftract_bids.io.atomic import write_text_atomic
-from difftract_bids.reports.templates import PAGE, SPEC
+from difftract_bids.reports.overview import overview_html
+from difftract_bids.reports.scripts import page_scripts
+from difftract_bids.reports.templates import PAGE, SPEC, render
+
+_LOG = logging.getLogger("nipype.interface")
+
+#: Where in the page the overview goes.
+_OVERVIEW = "<!-- overview -->"
 
 
 def assemble_report(
@@ -71,14 +79,52 @@ def assemble_report(
             where=out_dir / subject,
             remedy="Run the participant level first; --reports-only needs its figures folder.",
         )
-    page = out_dir / f"{stem}.html"
+    page, title = out_dir / f"{stem}.html", stem.replace("_", ", ")
+    try:
+        html = _page(out_dir, folders, figures, run_uuid, filters, title)
+    except Exception as error:  # noqa: BLE001 - results are worth more than the page about them
+        _LOG.warning("The report %s could not be put together.", page.name, exc_info=True)
+        html = _plain_page(out_dir, folders, figures, title, error)
+    write_text_atomic(page, html)
+    return page
+
+
+def _page(
+    out_dir: Path,
+    folders: list[Path],
+    figures: Collection[str] | None,
+    run_uuid: str,
+    filters: dict[str, str],
+    title: str,
+) -> str:
+    """Let NiReports put the page together, and add what it does not know."""
     with tempfile.TemporaryDirectory(prefix="report") as name:
         stage = _stage(Path(name), out_dir, folders, figures)
-        assembled = stage / page.name
-        _assemble(stage, assembled, run_uuid, filters, title=stem.replace("_", ", "))
-        _take_changes(stage, out_dir, folders)
-        write_text_atomic(page, assembled.read_text(encoding="utf-8"))
-    return page
+        assembled = stage / "page.html"
+        _assemble(stage, assembled, run_uuid, filters, title=title)
+        html = assembled.read_text(encoding="utf-8")
+    overview = overview_html(out_dir, filters["subject"], filters.get("session"))
+    html = html.replace(_OVERVIEW, overview)
+    # At the end: the page is there to be read while the viewer's script is taken in.
+    return html.replace("</body>", f"{page_scripts(html)}</body>")
+
+
+def _plain_page(
+    out_dir: Path,
+    folders: list[Path],
+    figures: Collection[str] | None,
+    title: str,
+    error: Exception,
+) -> str:
+    """Say that the page could not be made, why, and where the figures are."""
+    names = [
+        str(folder / figure.name)
+        for folder in folders
+        for figure in sorted((out_dir / folder).iterdir())
+        if figures is None or figure.name in figures
+    ]
+    reason = f"{type(error).__name__}: {error}"
+    return render("plain_page.html.jinja", title=title, reason=reason, figures=names)
 
 
 def _stage(
@@ -93,20 +139,17 @@ def _stage(
         (stage / folder).mkdir(parents=True, exist_ok=True)
         for figure in (out_dir / folder).iterdir():
             if figures is None or figure.name in figures:
-                shutil.copyfile(figure, stage / folder / figure.name)
+                _copy(figure, stage / folder / figure.name)
     return stage
 
 
-def _take_changes(stage: Path, out_dir: Path, folders: list[Path]) -> None:
-    """Take over what NiReports changes of a picture: its size, which the page then decides.
-
-    It writes in place, where a kill would leave half a picture; hence the copies.
-    """
-    for folder in folders:
-        for staged in (stage / folder).glob("*.svg"):
-            text = staged.read_text(encoding="utf-8")
-            if text != (out_dir / folder / staged.name).read_text(encoding="utf-8"):
-                write_text_atomic(out_dir / folder / staged.name, text)
+def _copy(figure: Path, target: Path) -> None:
+    """Copy a figure; a part that goes into the page gets the name by which links find it."""
+    if figure.suffix != ".html":
+        shutil.copyfile(figure, target)
+        return
+    content = figure.read_text(encoding="utf-8")
+    target.write_text(f'<div id="{figure.stem}">\n{content}\n</div>\n', encoding="utf-8")
 
 
 def _assemble(

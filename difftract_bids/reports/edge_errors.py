@@ -14,8 +14,9 @@ from matplotlib.colors import LogNorm
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator, NullFormatter, NullLocator, PercentFormatter
 
+from difftract_bids.checks.sides import side_of
 from difftract_bids.reports.edges import mark_sides
-from difftract_bids.reports.matrix import group_of, interpolation, node_order, short_name, side_of
+from difftract_bids.reports.matrix import group_of, interpolation, node_order, short_name
 from difftract_bids.reports.style import (
     CATEGORIES,
     TEXT_ON_LIGHT,

@@ -12,7 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.ticker import LogLocator, NullLocator
 
-from difftract_bids.reports.matrix import group_of, interpolation, node_order, runs_of, side_of
+from difftract_bids.checks.sides import side_of
+from difftract_bids.reports.matrix import group_of, interpolation, node_order, runs_of
 from difftract_bids.reports.style import TEXT_ON_LIGHT, new_figure, save_svg, sequential_map
 
 #: Title, what the colour means, and whether its scale is logarithmic.
@@ -21,7 +22,7 @@ _SHOWN = {
     "meanfa": ("Mean FA", "fractional anisotropy", False),
     "meanlength": ("Mean length", "mm", False),
 }
-_PANEL_IN = 4.6
+_PANEL_IN, _BAR_IN = 4.6, 0.85
 
 
 def plot_edges(
@@ -59,7 +60,8 @@ def plot_edges(
     order = node_order(sides, [group_of(name) for name in names])
     figure = new_figure(_PANEL_IN * len(matrices), _PANEL_IN * 0.95)
     panels = figure.subplots(1, len(matrices), squeeze=False)[0]
-    figure.subplots_adjust(left=0.02, right=0.94, bottom=0.04, top=0.86, wspace=0.3)
+    right = 1 - _BAR_IN / figure.get_figwidth()  # the last colour bar and its label
+    figure.subplots_adjust(left=0.02, right=right, bottom=0.04, top=0.86, wspace=0.3)
     for axes, (measure, matrix) in zip(panels, matrices.items(), strict=True):
         _draw(axes, measure, matrix[np.ix_(order, order)])
         mark_sides(axes, [sides[i] for i in order])

@@ -21,6 +21,8 @@ _LINES = (
     ("white matter", (2,), "#56b4e9"),
     ("deep grey matter", (1,), "#ff5fa2"),
 )
+#: White matter is not white: see :func:`difftract_bids.reports.mosaic.grey_window`.
+T1W_HEADROOM = 1.3
 #: Lines follow shares that are smoothed a little, or each noisy voxel would have its own.
 _SMOOTHING_VOXELS = 0.6
 
@@ -53,7 +55,7 @@ def plot_five_tissue_types(
     brain = np.asarray(tissues.sum(axis=-1) > 0.5)
     mosaic = Mosaic(brain, vox2ras)
     grey = mosaic.grid.turn(_on_grid(t1w, t1w_vox2ras, brain.shape, vox2ras))
-    window = grey_window(grey, mosaic.grid.turn(brain).astype(bool))
+    window = grey_window(grey, mosaic.grid.turn(brain).astype(bool), headroom=T1W_HEADROOM)
     for panel in mosaic:
         panel.show(panel.take(grey), **window)
     for _, kinds, color in _LINES:
@@ -100,7 +102,9 @@ def plot_template(
         The absolute path written.
     """
     on_grid = _on_grid(t1w, t1w_vox2ras, brain.shape, vox2ras)
-    return plot_registration(on_grid, brain, vox2ras, template, vox2ras, path)
+    return plot_registration(
+        on_grid, brain, vox2ras, template, vox2ras, path, headroom=T1W_HEADROOM
+    )
 
 
 def _draw_line(panel: Panel, cut: NDArray[np.generic], color: str) -> None:

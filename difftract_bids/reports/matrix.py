@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.patches import Rectangle
 
+from difftract_bids.checks.sides import side_of
 from difftract_bids.reports.style import (
     CATEGORIES,
     TEXT_ON_LIGHT,
@@ -24,8 +25,6 @@ from difftract_bids.reports.style import (
 )
 
 _T = TypeVar("_T")
-_LEFT = re.compile(r"(?:^|[_\-. ])(?:lh|l|left)(?:$|[_\-. ])", re.IGNORECASE)
-_RIGHT = re.compile(r"(?:^|[_\-. ])(?:rh|r|right)(?:$|[_\-. ])", re.IGNORECASE)
 _SCHAEFER = re.compile(r"^\d+Networks_[LR]H_(?P<network>[A-Za-z]+)")
 _SIDES = ("left", "right", "midline")
 #: Of more nodes, names cannot be read, and cells are smaller than what a screen shows.
@@ -86,13 +85,6 @@ def plot_connectome(
     axes.spines[:].set_visible(False)
     _draw_groups(axes, [sides[i] for i in order], [groups[i] for i in order])
     return save_svg(figure, path)
-
-
-def side_of(name: str) -> str:
-    """Read ``left``, ``right`` or ``midline`` from a node name such as ``7Networks_LH_Vis_1``."""
-    if _LEFT.search(name):
-        return "left"
-    return "right" if _RIGHT.search(name) else "midline"
 
 
 def group_of(name: str) -> str:

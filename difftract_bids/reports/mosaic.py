@@ -214,11 +214,17 @@ def annotate(axes: Axes, plane: str, text: str, *, sides: bool = True) -> None:
     axes.text(0.5, 0.015, low, ha="center", va="bottom", **bold)
 
 
-def grey_window(volume: NDArray[np.generic], mask: Bool[np.ndarray, "x y z"]) -> dict[str, Any]:
-    """Choose black and white of a grey picture from the brain, not from what surrounds it."""
+def grey_window(
+    volume: NDArray[np.generic], mask: Bool[np.ndarray, "x y z"], *, headroom: float = 1.0
+) -> dict[str, Any]:
+    """Choose black and white of a grey picture from the brain, not from what surrounds it.
+
+    Give ``headroom`` above 1 where what is bright makes up much of the brain, as white matter does
+    in a T1w: lines could not be told from it, nor its own shades.
+    """
     inside = np.asarray(volume, dtype=np.float64)[mask.astype(bool)]
     inside = inside[np.isfinite(inside)]
-    high = float(np.percentile(inside, 99.5)) if inside.size else 1.0
+    high = headroom * float(np.percentile(inside, 99.5)) if inside.size else 1.0
     return {"cmap": "gray", "vmin": 0.0, "vmax": high if high > 0 else 1.0}
 
 

@@ -10,14 +10,16 @@ import numpy as np
 import SimpleITK as sitk  # noqa: N813 - its own documentation imports it so
 from jaxtyping import Bool, Float, Int
 from matplotlib.colors import to_rgb
+from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from difftract_bids.reports.mosaic import PLANES, Mosaic, Panel, grey_window
+from difftract_bids.reports.mosaic import Mosaic, grey_window
+from difftract_bids.reports.sampling import FINER, sampled
 from difftract_bids.reports.style import OUTLINE, label_colors, save_svg
 
-#: Outlines are drawn on a grid this much finer than the voxels.
-_FINER = 4
+#: Edges of the T1w shorter than this say nothing.
+_CRUMB_MM = 8.0
 
 
 def plot_mask(
@@ -49,9 +51,11 @@ def plot_mask(
         panel.show(panel.take(grey), **window)
         cut = panel.take(inside)
         if cut.min() < cut.max():
-            panel.axes.contour(
-                *panel.centres_mm(), cut, levels=[0.5], colors=OUTLINE, linewidths=1.0
+            line = panel.axes.contour(
+                *panel.centres_mm(), cut, levels=[0.5], colors=OUTLINE, linewidths=1.1
             )
+            # On bright fluid at the rim an orange line alone is hard to see.
+            line.set_path_effects([withStroke(linewidth=2.4, foreground="black")])
     return save_svg(mosaic.figure, path)
 
 
@@ -99,6 +103,8 @@ def plot_registration(
     t1w: Float[np.ndarray, "i j k"],
     t1w_vox2ras: Float[np.ndarray, "4 4"],
     path: str | os.PathLike[str],
+    *,
+    headroom: float = 1.0,
 ) -> Path:
     """Draw edges of the registered T1-weighted image over the b=0 image.
 
@@ -112,6 +118,8 @@ def plot_registration(
         The T1-weighted image in the diffusion data's space, on any grid.
     path
         SVG to write.
+    headroom
+        Of the grey picture, see :func:`difftract_bids.reports.mosaic.grey_window`.
 
     Returns
     -------
@@ -123,15 +131,16 @@ def plot_registration(
     Edges: Canny 1986, doi:10.1109/TPAMI.1986.4767851, as in SimpleITK.
     """
     mosaic = Mosaic(mask, vox2ras)
-    grey, window = mosaic.grid.turn(b0), grey_window(b0, mask)
+    grey, window = mosaic.grid.turn(b0), grey_window(b0, mask, headroom=headroom)
     to_t1w = np.linalg.inv(t1w_vox2ras) @ mosaic.grid.vox2ras
     near = ndimage.binary_dilation(mosaic.grid.turn(mask), iterations=2)
     for panel in mosaic:
         panel.show(panel.take(grey), **window)
-        fine = _sampled(panel, t1w.astype(np.float32), to_t1w)
+        fine = sampled(panel, t1w.astype(np.float32), to_t1w)
         edges = _edges(fine, float(np.percentile(t1w[t1w > 0], 98)) if (t1w > 0).any() else 1.0)
         keep = _repeated(panel.take(near)).astype(bool)
-        panel.show(_overlay(edges & keep, to_rgb(OUTLINE)))
+        shown = _without_crumbs(edges & keep, _CRUMB_MM * FINER / panel.voxel_sizes_mm.mean())
+        panel.show(_overlay(shown, to_rgb(OUTLINE)))
     return save_svg(mosaic.figure, path)
 
 
@@ -147,7 +156,7 @@ def _color_table(
 
 
 def _repeated(cut: NDArray[np.generic]) -> NDArray[np.generic]:
-    return np.kron(cut, np.ones((_FINER, _FINER), dtype=cut.dtype))
+    return np.kron(cut, np.ones((FINER, FINER), dtype=cut.dtype))
 
 
 def _label_borders(
@@ -169,30 +178,23 @@ def _label_borders(
     return picture
 
 
-def _sampled(
-    panel: Panel, volume: NDArray[np.float32], grid_to_volume: Float[np.ndarray, "4 4"]
-) -> NDArray[np.float64]:
-    """Interpolate another volume on this panel's slice, ``_FINER`` samples to a voxel."""
-    axis, horizontal, vertical = PLANES[panel.plane]
-    fine = {
-        side: np.arange(first * _FINER, last * _FINER) / _FINER - 0.5 + 0.5 / _FINER
-        for side, (first, last) in ((i, panel.box[i]) for i in (horizontal, vertical))
-    }
-    up, across = np.meshgrid(fine[vertical], fine[horizontal], indexing="ij")
-    points = np.empty((4, up.size))
-    points[axis], points[horizontal], points[vertical] = panel.index, across.ravel(), up.ravel()
-    points[3] = 1.0
-    there = (grid_to_volume @ points)[:3]
-    return ndimage.map_coordinates(volume, there, order=1, output=np.float64).reshape(up.shape)
-
-
 def _edges(picture: NDArray[np.float64], bright: float) -> NDArray[np.bool_]:
     image = sitk.GetImageFromArray(np.clip(picture / bright, 0, 1.2).astype(np.float32))
-    variance = float(0.9 * _FINER) ** 2
+    variance = float(0.9 * FINER) ** 2
     canny = sitk.CannyEdgeDetection(
         image, lowerThreshold=0.015, upperThreshold=0.035, variance=[variance] * 2
     )
     return ndimage.binary_dilation(sitk.GetArrayFromImage(canny) > 0, structure=np.ones((2, 2)))
+
+
+def _without_crumbs(lines: NDArray[np.bool_], shortest: float) -> NDArray[np.bool_]:
+    """Take out pieces that are narrower and lower than some samples: rests of cut lines."""
+    numbered, _ = ndimage.label(lines, structure=np.ones((3, 3)))
+    sizes = [
+        max(rows.stop - rows.start, columns.stop - columns.start)
+        for rows, columns in ndimage.find_objects(numbered)
+    ]
+    return np.append(False, np.array(sizes) >= shortest)[numbered]
 
 
 def _overlay(where: NDArray[np.bool_], color: tuple[float, float, float]) -> NDArray[np.uint8]:

@@ -12,8 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from difftract_bids.checks.sides import side_of
 from difftract_bids.reports.edges import mark_sides
-from difftract_bids.reports.matrix import group_of, interpolation, node_order, side_of
+from difftract_bids.reports.matrix import group_of, interpolation, node_order
 from difftract_bids.reports.style import (
     CATEGORIES,
     TEXT_ON_LIGHT,

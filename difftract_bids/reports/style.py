@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from jaxtyping import Float
 from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+
+from difftract_bids.io.atomic import write_text_atomic
+from difftract_bids.reports.compress import compress_svg
 
 #: Pictures of the brain stand on black, charts on white; both keep their background in dark pages.
 DARK, LIGHT = "#000000", "#ffffff"
@@ -45,22 +49,25 @@ def new_figure(width_in: float, height_in: float, *, dark: bool = False) -> Figu
 def save_svg(figure: Figure, path: str | os.PathLike[str], *, dpi: float = 150.0) -> Path:
     """Save a figure as SVG; what was drawn with ``rasterized=True`` is embedded at ``dpi``.
 
+    The drawing is as large as the page makes it, and its pictures are compressed.
+
     Returns
     -------
     Path
         The absolute path written.
     """
     target = Path(path).absolute()
-    target.parent.mkdir(parents=True, exist_ok=True)
+    drawing = io.StringIO()
     _take_literally(figure)
     with mpl.rc_context(_SETTINGS):
         figure.savefig(
-            target,
+            drawing,
             format="svg",
             dpi=dpi,
             facecolor=figure.get_facecolor(),
             metadata={"Date": None, "Creator": None},
         )
+    write_text_atomic(target, compress_svg(drawing.getvalue()))
     return target
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,11 +12,16 @@ from typing import Any, Self
 import numpy as np
 from jaxtyping import Float
 
-from difftract_bids.config import Config
+from difftract_bids.checks.verdict import Check, Light, worst
 from difftract_bids.reports.templates import render, save_text
 
-#: Below these shares something upstream is wrong more often than not.
-_FEW_KEPT, _FEW_ASSIGNED, _MANY_EMPTY_NODES = 0.05, 0.4, 0.05
+#: What a light is called, its sign (for those who do not see the colour), and in which order.
+SIGNS: dict[Light, tuple[str, str]] = {
+    "bad": ("Wrong", "■"),
+    "look": ("Look", "▲"),
+    "good": ("Good", "●"),
+    "unknown": ("Not judged", "○"),
+}
 
 
 @dataclass(frozen=True)
@@ -139,8 +145,12 @@ class RunSummary:
         What became of how many seeds.
     connectomes
         One per atlas.
+    checks
+        Traffic lights, in the order of the work.
+    anchors
+        Where on the page the figure of a check is, by ``figure`` or ``figure of`` of the check.
     notices
-        Warnings of the stages; what follows from the figures above is added by itself.
+        Warnings of the stages.
     decisions
         What was decided by the data and why, whose results were used: a sentence each.
     """
@@ -155,6 +165,8 @@ class RunSummary:
     seed_fates: Mapping[str, int] = field(default_factory=dict)
     fodf: Sequence[tuple[str, str]] = ()
     connectomes: Sequence[ConnectomeFacts] = ()
+    checks: Sequence[Check] = ()
+    anchors: Mapping[str, str] = field(default_factory=dict)
     notices: Sequence[Notice] = ()
     decisions: Sequence[str] = ()
 
@@ -162,37 +174,6 @@ class RunSummary:
     def voxel_sizes_text(self) -> str:
         """Voxel sizes as people write them."""
         return " by ".join(f"{size:.3g}" for size in self.voxel_sizes_mm)
-
-
-@dataclass(frozen=True)
-class About:
-    """What was run and with what.
-
-    Attributes
-    ----------
-    version
-        Version of this program.
-    command_line
-        As it was typed.
-    run_uuid
-        Identifier of the run, also the name of its folder of logs.
-    config
-        All settings.
-    inputs
-        Files that were used, as BIDS URIs or paths.
-    software
-        Name and version of each library that matters.
-    started
-        Date and time, ISO 8601.
-    """
-
-    version: str
-    command_line: str
-    run_uuid: str
-    config: Config
-    inputs: Sequence[str] = ()
-    software: Mapping[str, str] = field(default_factory=dict)
-    started: str = ""
 
 
 def fodf_facts(sidecar: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -230,32 +211,8 @@ def _training_in_words(told: Mapping[str, Any]) -> str:
     return " ".join(said) or "not told"
 
 
-def notices_from_figures(summary: RunSummary) -> list[Notice]:
-    """Say what is out of the ordinary in the figures of a run, and what to do about it."""
-    found = []
-    if not summary.n_streamlines:
-        found.append(
-            Notice(
-                "There is not one streamline.",
-                "Look at the mask and the fODF peaks; lower the cutoff, or check the gradients.",
-            )
-        )
-    elif summary.n_seeds and summary.n_streamlines < _FEW_KEPT * summary.n_seeds:
-        share = 100 * summary.n_streamlines / summary.n_seeds
-        found.append(
-            Notice(
-                f"Only {share:.1f}% of the seeds gave a streamline.",
-                "Look at the fODF peaks: where they are short or random, the cutoff may be too "
-                "high for these data, or a gradient axis may be flipped.",
-            )
-        )
-    for connectome in summary.connectomes:
-        found += _connectome_notices(connectome, summary.n_streamlines)
-    return found
-
-
 def write_summary_html(summary: RunSummary, path: str | os.PathLike[str]) -> Path:
-    """Write the summary of a run as an HTML snippet: warnings first, then figures.
+    """Write the summary of a run as an HTML snippet: traffic lights, warnings, then figures.
 
     Returns
     -------
@@ -270,55 +227,50 @@ def write_summary_html(summary: RunSummary, path: str | os.PathLike[str]) -> Pat
         )
         if sum(table.values())
     ]
-    notices = [*summary.notices, *notices_from_figures(summary)]
-    return save_text(
-        render("summary.html.jinja", run=summary, notices=notices, tallies=tallies), path
+    html = render(
+        "summary.html.jinja",
+        run=summary,
+        tallies=tallies,
+        lights=[_shown(check, summary.anchors) for check in summary.checks],
+        verdict=verdict(summary.checks),
+        signs=SIGNS,
     )
+    return save_text(html, path)
 
 
-def write_failure_html(reason: str, path: str | os.PathLike[str]) -> Path:
-    """Write that a run failed as an HTML snippet: what is shown below may be of an earlier run.
-
-    Returns
-    -------
-    Path
-        The absolute path written.
-    """
-    return save_text(render("failure.html.jinja", reason=reason), path)
-
-
-def write_about_html(about: About, path: str | os.PathLike[str]) -> Path:
-    """Write program, command line, inputs and settings as an HTML snippet.
-
-    Returns
-    -------
-    Path
-        The absolute path written.
-    """
-    return save_text(
-        render("about.html.jinja", about=about, settings=about.config.to_toml()), path
-    )
+def verdict(checks: Sequence[Check]) -> dict[str, str]:
+    """Sum checks up: the light that matters most, its sign, and a sentence."""
+    light = worst(checks)
+    counts = Counter(check.light for check in checks)
+    told = {
+        "bad": f"{counts['bad']} of {len(checks)} checks found something wrong",
+        "look": f"{counts['look']} of {len(checks)} checks want a look",
+        "good": f"All {counts['good']} checks are good",
+        "unknown": "Nothing was checked by itself",
+    }[light]
+    if light == "bad" and counts["look"]:
+        told += f", {counts['look']} more want{'s' if counts['look'] == 1 else ''} a look"
+    if light == "good" and counts["unknown"]:
+        told = f"{counts['good']} checks are good, {counts['unknown']} could not be made"
+    return {"light": light, "sign": SIGNS[light][1], "said": told}
 
 
-def _connectome_notices(connectome: ConnectomeFacts, n_streamlines: int) -> list[Notice]:
-    found = []
-    empty = len(connectome.nodes_without)
-    if empty > _MANY_EMPTY_NODES * connectome.n_nodes:
-        found.append(
-            Notice(
-                f"{empty} of {connectome.n_nodes} nodes of {connectome.atlas} have no streamline.",
-                "Look at the parcellation and the mask where these nodes lie (they are named "
-                "below); if both are good, use more seeds or a coarser atlas.",
-            )
-        )
-    if n_streamlines and connectome.n_assigned < _FEW_ASSIGNED * n_streamlines:
-        share = 100 * connectome.n_assigned / n_streamlines
-        found.append(
-            Notice(
-                f"Only {share:.0f}% of the streamlines have both ends in a parcel of "
-                f"{connectome.atlas}.",
-                "Look at the parcellation over the b=0 image; an atlas without subcortical "
-                "nodes also leaves many ends unassigned.",
-            )
-        )
-    return found
+def full_title(check: Check) -> str:
+    """Name a check, with the atlas or template that it is of."""
+    told = not check.of or check.of in check.title
+    return check.title if told else f"{check.title}, {check.of}"
+
+
+def _shown(check: Check, anchors: Mapping[str, str]) -> dict[str, str]:
+    """Give what the table shows of a check."""
+    word, sign = SIGNS[check.light]
+    own = f"{check.figure} {check.of}" if check.of else check.figure
+    return {
+        "light": check.light,
+        "word": word,
+        "sign": sign,
+        "title": full_title(check),
+        "found": check.found,
+        "remedy": check.remedy,
+        "anchor": anchors.get(own, ""),
+    }

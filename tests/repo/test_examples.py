@@ -34,7 +34,7 @@ def makes_workflow(member):
 
 def members(package, wanted):
     """List what the modules of a package define for others."""
-    for found in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+    for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
         module = importlib.import_module(found.name)
         for name, member in vars(module).items():
             own = getattr(member, "__module__", None) == module.__name__

@@ -6,22 +6,24 @@ import base64
 import io
 import re
 
-import matplotlib.image
 import numpy as np
 import pytest
 from dipy.reconst.shm import real_sh_tournier
 from matplotlib.colors import to_rgb
 from nibabel.affines import from_matvec
 from nibabel.eulerangles import euler2mat
+from PIL import Image
 
+from difftract_bids.checks.sides import side_of
 from difftract_bids.errors import FodfError
 from difftract_bids.io.gradients import GradientTable
+from difftract_bids.reports import peaks as peaks_figure
 from difftract_bids.reports.fa import plot_fa
 from difftract_bids.reports.gradients import equal_area, plot_gradients, shell_members
-from difftract_bids.reports.matrix import group_of, node_order, plot_connectome, side_of
+from difftract_bids.reports.matrix import group_of, node_order, plot_connectome
 from difftract_bids.reports.mosaic import Canonical, Mosaic, Panel
 from difftract_bids.reports.outlines import plot_mask, plot_parcellation, plot_registration
-from difftract_bids.reports.peaks import _draw_sticks, fodf_peaks, plot_fodf_peaks
+from difftract_bids.reports.peaks import fodf_peaks, plot_fodf_peaks, stick_segments
 from difftract_bids.reports.style import OUTLINE, direction_colors, label_colors, new_figure
 from difftract_bids.reports.tractogram import _segments, plot_tractogram
 
@@ -52,9 +54,10 @@ def affine_of_stored():
 
 
 def pictures(path):
-    """Every picture embedded in an SVG, top row first, as RGBA from 0 to 1."""
-    codes = re.findall(r"data:image/png;base64,\s*([^\"]+)\"", path.read_text())
-    return [np.flipud(matplotlib.image.imread(io.BytesIO(base64.b64decode(c)))) for c in codes]
+    """Every picture embedded in an SVG, bottom row first, as RGBA from 0 to 1."""
+    codes = re.findall(r"data:image/\w+;base64,\s*([^\"]+)\"", path.read_text())
+    read = [Image.open(io.BytesIO(base64.b64decode(code))).convert("RGBA") for code in codes]
+    return [np.flipud(np.asarray(picture) / 255) for picture in read]
 
 
 def test_a_mosaic_is_the_same_however_the_image_is_stored():
@@ -199,23 +202,50 @@ def test_sticks_follow_the_voxels_of_an_oblique_image():
     grid = Canonical(from_matvec(rotation * SIZES_MM, [1.0, 2.0, 3.0]), SHAPE)
     axes = new_figure(4, 4).add_axes((0, 0, 1, 1))
     panel = Panel(axes, "axial", 10, ((0, 41), (0, 41), (0, 21)), grid.voxel_sizes_mm)
-    axes.set_xlim(0, 200)
-    axes.set_ylim(0, 200)
     peaks = np.zeros((41, 41, 3, 3))
     peaks[20, 5, 0] = rotation[:, 0]  # along the image's own first axis
-    _draw_sticks(panel, peaks, grid.rotation, linewidth=1, vector=True)
-    (segment,) = axes.collections[0].get_segments()
+    (segment,), (color,) = stick_segments(panel, peaks, grid.rotation, full=1.0)
     np.testing.assert_allclose(segment.mean(axis=0), [5 * 2.0, 20 * 2.5])
     assert segment[1, 1] == pytest.approx(segment[0, 1])
-    assert abs(segment[1, 0] - segment[0, 0]) > 1.0
+    assert abs(segment[1, 0] - segment[0, 0]) == pytest.approx(2.0)
+    np.testing.assert_allclose(color, np.abs(rotation[:, 0]) / np.abs(rotation[:, 0]).max())
 
 
-def test_the_picture_of_peaks_has_both_slices_and_their_close_ups(tmp_path):
-    fodf = ball()[..., None] * delta(np.array([1.0, 0.2, 0.1]), lmax=4)
-    path = plot_fodf_peaks(fodf, 0.5 * ball(), ball(), VOX2RAS, tmp_path / "fodf.svg")
-    assert path.read_text().count("LineCollection") >= 2
-    empty = plot_fodf_peaks(0 * fodf, 0.5 * ball(), ball(), VOX2RAS, tmp_path / "none.svg")
-    assert empty.stat().st_size < path.stat().st_size
+def test_the_picture_of_fodfs_has_a_slice_of_each_plane_and_its_close_up(tmp_path):
+    fodf = ball()[..., None] * delta(np.array([0.1, 1.0, 0.2]), lmax=4)
+    drawn = pictures(plot_fodf_peaks(fodf, 0.5 * ball(), ball(), VOX2RAS, tmp_path / "fodf.svg"))
+    empty = pictures(plot_fodf_peaks(0 * fodf, 0.5 * ball(), ball(), VOX2RAS, tmp_path / "n.svg"))
+    assert len(drawn) == len(empty) == 6
+    for number, (with_fibres, without) in enumerate(zip(drawn, empty, strict=True)):
+        assert without[..., :3].std(axis=-1).max() < 0.02  # grey alone
+        coloured = with_fibres[with_fibres[..., :3].std(axis=-1) > 0.2][:, :3]
+        assert len(coloured) > 300, number
+        assert (coloured.argmax(axis=1) == 1).mean() > 0.7, number  # front to back is green
+
+
+def test_the_close_up_shows_the_voxels_that_are_framed(tmp_path, monkeypatch):
+    fodf = np.zeros((*SHAPE, 15))
+    right, front = delta(np.array([1.0, 0, 0]), 4), delta(np.array([0, 1.0, 0]), 4)
+    fodf[ball()] = right
+    fodf[25:33, 22:30, 8:13] = right + front  # the only crossing, at the right
+    seen, draw = [], peaks_figure.draw_glyphs
+
+    def keep(panel, *given, **named):
+        seen.append(panel)
+        draw(panel, *given, **named)
+
+    monkeypatch.setattr(peaks_figure, "draw_glyphs", keep)
+    plot_fodf_peaks(fodf, 0.5 * ball(), ball(), VOX2RAS, tmp_path / "fodf.svg")
+    axial = seen[0]
+    # Millimetres from the first voxel: the picture covers the window, and that the crossing.
+    left, right_end, bottom, top = axial.axes.images[0].get_extent()
+    (x0, x1), (y0, y1) = axial.axes.get_xlim(), axial.axes.get_ylim()
+    assert x1 - x0 == pytest.approx(48.0)
+    assert left <= x0 < 51
+    assert 63 < x1 <= right_end
+    assert bottom <= y0 < 58
+    assert 69 < y1 <= top
+    assert axial.extent_mm == (left, right_end, bottom, top)
 
 
 def test_segments_cover_streamlines_from_end_to_end():
@@ -235,8 +265,9 @@ def test_streamlines_are_drawn_in_the_colour_of_their_direction(tmp_path):
     path = plot_tractogram(points, offsets, ball(), VOX2RAS, tmp_path / "tracks.svg")
     above, _, right = pictures(path)
     for picture in (above, right):
-        drawn = picture[picture[..., 3] > 0.2][:, :3]
-        assert drawn[:, 1].min() > 0.9
+        assert picture[..., 3].min() == 1  # on black, which compresses
+        drawn = picture[picture[..., 1] > 0.2][:, :3]
+        assert len(drawn) > 100
         assert drawn[:, [0, 2]].max() < 0.1
 
 

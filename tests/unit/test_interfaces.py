@@ -16,8 +16,9 @@ METADATA = {"desc", "exists", "mandatory", "usedefault", "nohash"}
 
 
 def interfaces():
-    for module in pkgutil.iter_modules(difftract_bids.interfaces.__path__):
-        loaded = importlib.import_module(f"difftract_bids.interfaces.{module.name}")
+    package = difftract_bids.interfaces
+    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        loaded = importlib.import_module(module.name)
         for name, item in vars(loaded).items():
             ours = inspect.isclass(item) and item.__module__ == loaded.__name__
             if ours and issubclass(item, BaseInterface) and not name.startswith("_"):

@@ -7,13 +7,13 @@ import io
 import re
 from itertools import pairwise
 
-import matplotlib.image
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from nibabel.affines import from_matvec
+from PIL import Image
 
 from difftract_bids.reports import edge_errors, sensitivity
 from difftract_bids.reports.edge_errors import plot_edge_errors, uncertain_strong_edges
@@ -221,8 +221,8 @@ def test_the_picture_in_the_file_is_that_of_the_figure(tmp_path):
     codes = re.findall(
         r"data:image/png;base64,\s*([^\"]+)\"", draw(tmp_path / "a.svg").read_text()
     )
-    read = [matplotlib.image.imread(io.BytesIO(base64.b64decode(code))) for code in codes]
-    colored = [one for one in read if one.shape[2] == 4 and one[..., 3].min() == 0]
+    read = [Image.open(io.BytesIO(base64.b64decode(code))).convert("RGBA") for code in codes]
+    colored = [one for one in read if np.asarray(one)[..., 3].min() == 0]
     assert len(colored) >= 3 * PANELS_PER_ROW
 
 

@@ -28,6 +28,7 @@ from nipype.utils import subprocess as nipype_subprocess
 from difftract_bids.cli.memory import MEMORY_REMEDY
 from difftract_bids.cli.stopping import Stopping
 from difftract_bids.cli.tether import end_with_parent
+from difftract_bids.cost import Meter
 from difftract_bids.machine import n_killed_for_memory
 
 #: Enough for the system to say how a process ended.
@@ -59,10 +60,24 @@ def _tethered_program(command: str, **options: Any) -> subprocess.Popen[Any]:  #
 
 
 def run_noted(node: Any, updatehash: bool, taskid: int, note: Path) -> dict[str, Any]:  # noqa: ANN401, FBT001
-    """Run a node, and note first which process does."""
+    """Run a node; note which process does, and what it took in the node's folder."""
     note.write_text(str(os.getpid()), encoding="ascii")
+    before, meter = _state_of_result(node), Meter()
     result: dict[str, Any] = run_node(node, updatehash, taskid)
+    # Otherwise an earlier result was good, and what that one took is still there; or it failed.
+    if _state_of_result(node) not in (before, None):
+        with suppress(OSError):
+            meter.read(node.n_procs).save(Path(node.output_dir()))
     return result
+
+
+def _state_of_result(node: Any) -> tuple[int, int] | None:  # noqa: ANN401
+    """Give what changes whenever a node's result is written; ``None`` if there is none."""
+    try:
+        state = (Path(node.output_dir()) / f"result_{node.name}.pklz").stat()
+    except OSError:
+        return None
+    return state.st_ino, state.st_mtime_ns
 
 
 class SafeMultiProcPlugin(MultiProcPlugin):  # type: ignore[misc]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from nipype.interfaces.base import (
     TraitedSpec,
 )
 
+_LOG = logging.getLogger("nipype.interface")
+
 
 class ReportletOutputSpec(TraitedSpec):
     """What every reportlet gives."""
@@ -21,6 +24,8 @@ class ReportletOutputSpec(TraitedSpec):
 
 class Reportlet(SimpleInterface):
     """Load, draw, and keep the path: a subclass says what to draw.
+
+    Where drawing fails, a placeholder says why, and the step is done all the same.
 
     Examples
     --------
@@ -44,7 +49,15 @@ class Reportlet(SimpleInterface):
 
     def _run_interface(self, runtime):
         path = Path(runtime.cwd) / f"report.{self._extension}"
-        self._results["out_report"] = str(self._draw(path))
+        try:
+            drawn = self._draw(path)
+        except Exception as error:  # noqa: BLE001
+            # A participant's results are worth more than a picture of them.
+            from difftract_bids.reports.placeholder import write_placeholder
+
+            _LOG.warning("%s could not draw.", type(self).__name__, exc_info=True)
+            drawn = write_placeholder(path, error)
+        self._results["out_report"] = str(drawn)
         return runtime
 
     def _draw(self, path):

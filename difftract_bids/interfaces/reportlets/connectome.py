@@ -112,3 +112,55 @@ class PlotEdges(Reportlet):
         # Both halves, also of those that were written as a triangle.
         matrices = {measure: np.maximum(half, half.T) for measure, (half, _) in read.items()}
         return plot_edges(matrices, names, path)
+
+
+class PlotNodesInputSpec(BaseInterfaceInputSpec):
+    """Inputs of :class:`PlotNodes`."""
+
+    matrix = File(exists=True, mandatory=True, desc="Dense matrix of counts (TSV), symmetric.")
+    meanlength = File(exists=True, desc="Matrix of mean lengths, mm.")
+    nodeindices = File(exists=True, desc="Nodes with their centroids, RAS+ millimetres (TSV).")
+    mask = File(exists=True, desc="Brain mask, which is outlined around the nodes.")
+
+
+class PlotNodes(Reportlet):
+    """Draw strength and degree of the nodes, the distribution of edges, and where they are.
+
+    Examples
+    --------
+    >>> from difftract_bids.interfaces.reportlets.connectome import PlotNodes
+    >>> plot = PlotNodes(
+    ...     matrix="count.dense.tsv",
+    ...     meanlength="meanlength.dense.tsv",
+    ...     nodeindices="nodeindices.tsv",
+    ...     mask="mask.nii.gz",
+    ... )
+    >>> plot.run().outputs.out_report
+    '/.../report.svg'
+    """
+
+    input_spec = PlotNodesInputSpec
+
+    def _draw(self, path):
+        from difftract_bids.io.centroids import read_centroids
+        from difftract_bids.io.matrices import read_matrix
+        from difftract_bids.reports.nodes import plot_nodes
+
+        half, names = read_matrix(self.inputs.matrix)
+        lengths, where, brain = None, None, {}
+        if isdefined(self.inputs.meanlength):
+            lengths, _ = read_matrix(self.inputs.meanlength)
+        if isdefined(self.inputs.nodeindices):
+            where = read_centroids(self.inputs.nodeindices, names)
+        if isdefined(self.inputs.mask):
+            mask, vox2ras = load_for_figure(self.inputs.mask)
+            brain = {"mask": mask > 0, "vox2ras": vox2ras}
+        counts, lengths = _both_halves(half), _both_halves(lengths)
+        return plot_nodes(counts, names, lengths, path, centroids_mm=where, **brain)
+
+
+def _both_halves(matrix):
+    """Fill in the half of a matrix that was written as a triangle."""
+    import numpy as np
+
+    return None if matrix is None else np.fmax(matrix, matrix.T)

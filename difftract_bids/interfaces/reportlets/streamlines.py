@@ -45,3 +45,44 @@ class PlotTractogram(Reportlet):
         sidecar = self.inputs.tractogram_metadata
         n_total = sidecar["Counts"]["Streamlines"] if isdefined(sidecar) else None
         return plot_tractogram(points_mm, offsets, mask > 0, vox2ras, path, n_total=n_total)
+
+
+class PlotStreamlineStatisticsInputSpec(BaseInterfaceInputSpec):
+    """Inputs of :class:`PlotStreamlineStatistics`."""
+
+    summary = File(exists=True, mandatory=True, desc="Ends and length of each streamline.")
+    tractogram_metadata = traits.Dict(mandatory=True, desc="Its sidecar, with counts.")
+
+
+class PlotStreamlineStatistics(Reportlet):
+    """Draw lengths of streamlines, why they ended, and what became of the seeds.
+
+    Examples
+    --------
+    >>> from difftract_bids.interfaces.reportlets.streamlines import PlotStreamlineStatistics
+    >>> plot = PlotStreamlineStatistics(
+    ...     summary="summary.parquet",
+    ...     tractogram_metadata={"Counts": {"SeedStatus": {"kept": 2000, "too_short": 500}}},
+    ... )
+    >>> plot.run().outputs.out_report
+    '/.../report.svg'
+    """
+
+    input_spec = PlotStreamlineStatisticsInputSpec
+
+    def _draw(self, path):
+        import numpy as np
+
+        from difftract_bids.io.summaries import iter_summary
+        from difftract_bids.reports.streamline_statistics import plot_streamline_statistics
+
+        batches = [batch.lengths_mm for batch in iter_summary(self.inputs.summary)]
+        counts = self.inputs.tractogram_metadata.get("Counts", {})
+        criteria = self.inputs.tractogram_metadata.get("StreamlineAcceptanceCriteria", {})
+        return plot_streamline_statistics(
+            np.concatenate([np.zeros(0, np.float32), *batches]),
+            counts.get("StopReasons", {}),
+            counts.get("SeedStatus", {}),
+            path,
+            limits_mm=(criteria.get("MinimumLength"), criteria.get("MaximumLength")),
+        )

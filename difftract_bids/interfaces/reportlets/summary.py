@@ -28,6 +28,10 @@ class SummariseRunInputSpec(BaseInterfaceInputSpec):
     atlases = traits.List(traits.Str, desc="Names of the atlases, in the matrices' order.")
     counts = traits.List(File(exists=True), desc="Streamline count matrix of each atlas.")
     assigned = traits.List(traits.Int, desc="Streamlines that connect nodes of each atlas.")
+    checks = traits.List(traits.Dict, desc="All checks of the run, in order.")
+    anchors = traits.Dict(
+        traits.Str, traits.Str, desc="Where on the page the figure of a check is."
+    )
     notes = traits.List(traits.Str, desc="What the stages want the user to know.")
     decisions = traits.List(traits.Str, desc="What was decided by the data, and why.")
 
@@ -46,6 +50,7 @@ class SummariseRun(Reportlet):
     ...     tractogram_metadata={"Counts": {"Seeds": 6000}},
     ...     atlases=["Phantom"],
     ...     counts=["count.dense.tsv"],
+    ...     checks=[{"name": "mask", "title": "Mask", "light": "good", "found": "1,400 mL."}],
     ...     notes=["The T1w is of another day."],
     ... )
     >>> summarise.run().outputs.out_report
@@ -58,8 +63,9 @@ class SummariseRun(Reportlet):
     def _draw(self, path):
         import numpy as np
 
+        from difftract_bids.checks.verdict import Check
         from difftract_bids.io.matrices import read_matrix
-        from difftract_bids.io.summaries import iter_summary
+        from difftract_bids.io.summaries import lengths_of
         from difftract_bids.reports.summary import (
             ConnectomeFacts,
             Notice,
@@ -70,8 +76,7 @@ class SummariseRun(Reportlet):
 
         image, table = image_and_gradients(self.inputs)
         x_mm, y_mm, z_mm = image.header.get_zooms()[:3]
-        batches = [batch.lengths_mm for batch in iter_summary(self.inputs.summary)]
-        lengths_mm = np.concatenate([np.zeros(0), *batches])
+        lengths_mm = lengths_of(self.inputs.summary)
         tally = self.inputs.tractogram_metadata.get("Counts", {})
         atlases, files = self.inputs.atlases or [], self.inputs.counts or []
         assigned = self.inputs.assigned or [None] * len(files)
@@ -92,6 +97,8 @@ class SummariseRun(Reportlet):
             stop_reasons=_in_words(tally.get("StopReasons", {})),
             seed_fates=_in_words(tally.get("SeedStatus", {})),
             connectomes=connectomes,
+            checks=[Check.from_dict(check) for check in self.inputs.checks or []],
+            anchors=self.inputs.anchors if isdefined(self.inputs.anchors) else {},
             notices=[Notice(note) for note in notes],
             decisions=list(self.inputs.decisions) if isdefined(self.inputs.decisions) else [],
         )

@@ -157,8 +157,12 @@ def _facts(table: QualityTable, atlases: Mapping[str, GroupAtlas], about: GroupA
 def _participants(table: QualityTable, links: list[str]) -> Markup:
     found: dict[str, dict[str, Any]] = {}
     for row, link in zip(table.rows, links, strict=True):
-        entry = found.setdefault(row["participant_id"], {"link": link, "runs": 0, "flags": 0})
+        new = {"link": link, "runs": 0, "flags": 0, "bad": 0, "look": 0}
+        entry = found.setdefault(row["participant_id"], new)
         entry["runs"] += 1
+        for light in ("bad", "look"):
+            number = row.get(f"checks_{light}", "n/a")
+            entry[light] += 0 if number == "n/a" else round(float(number))
         entry["flags"] += row["outliers"] not in ("none", "n/a")
     several = any(entry["runs"] > 1 for entry in found.values())
     return filled("group_participants.html.jinja", participants=found, several=several)

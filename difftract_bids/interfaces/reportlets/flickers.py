@@ -1,0 +1,170 @@
+"""What steps changed: two pictures in turn, where the reader points at them."""
+
+from __future__ import annotations
+
+from nipype.interfaces.base import BaseInterfaceInputSpec, File, traits
+
+from difftract_bids.interfaces.reportlets.anatomy import PlotRegistrationInputSpec
+from difftract_bids.interfaces.reportlets.base import Reportlet, load_for_figure
+from difftract_bids.interfaces.reportlets.images import PlotCoregistrationInputSpec
+from difftract_bids.interfaces.tissue import template_transforms
+
+
+class _FlickInputSpec(BaseInterfaceInputSpec):
+    b0_threshold_s_mm2 = traits.Float(50.0, usedefault=True, desc="Largest b-value of b=0, s/mm².")
+
+
+class FlickDenoisingInputSpec(_FlickInputSpec):
+    """Inputs of :class:`FlickDenoising`."""
+
+    raw = File(exists=True, mandatory=True, desc="Series before denoising.")
+    denoised = File(exists=True, mandatory=True, desc="Series after denoising, same grid.")
+    raw_bval = File(exists=True, mandatory=True, desc="b-values of the series, s/mm².")
+
+
+class FlickDenoising(Reportlet):
+    """Show volumes before and after denoising in turn.
+
+    Examples
+    --------
+    >>> from difftract_bids.interfaces.reportlets.flickers import FlickDenoising
+    >>> flick = FlickDenoising(raw="raw.nii.gz", denoised="dwi.nii.gz", raw_bval="raw.bval")
+    >>> flick.run().outputs.out_report
+    '/.../report.html'
+    """
+
+    input_spec, _extension = FlickDenoisingInputSpec, "html"
+
+    def _draw(self, path):
+        import numpy as np
+
+        from difftract_bids.io.gradients import read_bvals
+        from difftract_bids.io.images import load_volume
+        from difftract_bids.preprocessing.mask import brain_mask
+        from difftract_bids.reports.flickers.denoising import flick_denoising
+
+        denoised = load_volume(self.inputs.denoised, ndim=4)
+        bvals = read_bvals(self.inputs.raw_bval)
+        weighted = bvals > self.inputs.b0_threshold_s_mm2
+        mask = brain_mask(
+            denoised.data[..., ~weighted].mean(axis=-1),
+            denoised.voxel_sizes_mm,
+            denoised.data[..., weighted].mean(axis=-1),
+        )
+        b0, strongest = int(np.argmin(bvals)), int(np.argmax(bvals))
+        after = denoised.data[..., b0].copy(), denoised.data[..., strongest].copy()
+        vox2ras = denoised.vox2ras
+        del denoised  # a series is enough in memory
+        raw = load_for_figure(self.inputs.raw, ndim=4).data
+        before = raw[..., b0], raw[..., strongest]
+        b_s_mm2 = float(bvals[strongest])
+        return flick_denoising(before, after, mask, vox2ras, path, b_s_mm2=b_s_mm2)
+
+
+class FlickMotionInputSpec(_FlickInputSpec):
+    """Inputs of :class:`FlickMotion`."""
+
+    raw = File(exists=True, mandatory=True, desc="Series before any correction of displacements.")
+    raw_bval = File(exists=True, mandatory=True, desc="Its b-values, s/mm².")
+    dwi = File(exists=True, mandatory=True, desc="Corrected series, on any grid.")
+    bval = File(exists=True, mandatory=True, desc="Its b-values, s/mm².")
+    mask = File(exists=True, mandatory=True, desc="Brain mask on the corrected grid.")
+
+
+class FlickMotion(Reportlet):
+    """Show a shell before and after correction of motion and distortion in turn.
+
+    Examples
+    --------
+    >>> from difftract_bids.interfaces.reportlets.flickers import FlickMotion
+    >>> flick = FlickMotion(
+    ...     raw="raw.nii.gz",
+    ...     raw_bval="raw.bval",
+    ...     dwi="dwi.nii.gz",
+    ...     bval="dwi.bval",
+    ...     mask="mask.nii.gz",
+    ... )
+    >>> flick.run().outputs.out_report
+    '/.../report.html'
+    """
+
+    input_spec, _extension = FlickMotionInputSpec, "html"
+
+    def _draw(self, path):
+        from difftract_bids.io.gradients import read_bvals
+        from difftract_bids.reports.flickers.motion import flick_motion
+        from difftract_bids.reports.flickers.shell import fullest_shell, of_range
+
+        bvals, raw_bvals = read_bvals(self.inputs.bval), read_bvals(self.inputs.raw_bval)
+        shell, chosen = fullest_shell(bvals, self.inputs.b0_threshold_s_mm2)
+        raw_chosen = of_range(raw_bvals, bvals[chosen], self.inputs.raw_bval)
+        return flick_motion(
+            self._maps(self.inputs.raw, raw_chosen),
+            self._maps(self.inputs.dwi, chosen),
+            load_for_figure(self.inputs.mask).data > 0,
+            path,
+            b_s_mm2=shell,
+        )
+
+    def _maps(self, series, volumes):
+        """Load a series for as long as its maps take: two of them may not fit."""
+        from difftract_bids.reports.flickers.motion import shell_maps
+
+        data, vox2ras = load_for_figure(series, ndim=4)
+        return shell_maps(data, volumes, vox2ras)
+
+
+class FlickCoregistration(Reportlet):
+    """Show the T1w and the reference image in turn.
+
+    Examples
+    --------
+    >>> from difftract_bids.interfaces.reportlets.flickers import FlickCoregistration
+    >>> flick = FlickCoregistration(
+    ...     dwiref="dwiref.nii.gz", mask="mask.nii.gz", t1w="t1w_dwi.nii.gz"
+    ... )
+    >>> flick.run().outputs.out_report
+    '/.../report.html'
+    """
+
+    input_spec, _extension = PlotCoregistrationInputSpec, "html"
+
+    def _draw(self, path):
+        from difftract_bids.reports.flickers.registration import flick_coregistration
+
+        b0, vox2ras = load_for_figure(self.inputs.dwiref)
+        mask = load_for_figure(self.inputs.mask).data > 0
+        t1w, t1w_vox2ras = load_for_figure(self.inputs.t1w)
+        return flick_coregistration(b0, mask, vox2ras, t1w, t1w_vox2ras, path)
+
+
+class FlickTemplate(Reportlet):
+    """Show the template and the T1w in turn.
+
+    Examples
+    --------
+    >>> from difftract_bids.interfaces.reportlets.flickers import FlickTemplate
+    >>> flick = FlickTemplate(
+    ...     t1w="t1w_dwi.nii.gz",
+    ...     mask="mask.nii.gz",
+    ...     template="template.nii.gz",
+    ...     warp="template_to_dwi.h5",
+    ... )
+    >>> flick.run().outputs.out_report
+    '/.../report.html'
+    """
+
+    input_spec, _extension = PlotRegistrationInputSpec, "html"
+
+    def _draw(self, path):
+        from difftract_bids.preprocessing.t1w_brain import around_brain
+        from difftract_bids.reports.flickers.registration import flick_template
+
+        t1w, t1w_vox2ras = load_for_figure(self.inputs.t1w)
+        template, brain = around_brain(
+            load_for_figure(self.inputs.template),
+            load_for_figure(self.inputs.mask),
+            template_transforms(self.inputs),
+        )
+        inside = brain.data > 0
+        return flick_template(template.data, inside, brain.vox2ras, t1w, t1w_vox2ras, path)

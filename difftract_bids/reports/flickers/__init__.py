@@ -1,0 +1,1 @@
+"""What a step changed, seen by two pictures in turn."""
