@@ -75,7 +75,7 @@ def _judge_movement(
 def _judge_outliers(findings: Findings, outliers: Bool[np.ndarray, "slice volume"]) -> None:
     share, volume = float(outliers.mean()), int(outliers.sum(axis=0).argmax())
     most = int(outliers[:, volume].sum())
-    worst = f", in volume {volume} (from 0) {most} of {len(outliers)}" if most else ""
+    worst = f", most in volume {volume}, counted from 0: {most} of {len(outliers)}" if most else ""
     findings.found.append(f"{share:.1%} of the slices fell out{worst}")
     findings.judge(
         judged(share, look=_LOOK_SLICES, bad=_BAD_SLICES),

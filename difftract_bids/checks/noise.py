@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Float
 from numpy.typing import NDArray
+from scipy import special
 
 from difftract_bids.checks.findings import Findings
 from difftract_bids.checks.verdict import Check, judged
@@ -96,7 +97,8 @@ def residual_noise(
 
     Of even functions on the sphere up to the fourth order, the one that fits best is taken away.
     Where directions are few it is of the second order, and what white matter has beyond that
-    counts as noise.
+    counts as noise. Near the noise floor magnitudes vary less than what they are the magnitudes
+    of, which is made up for (Koay and Basser 2006, doi:10.1016/j.jmr.2006.01.016).
 
     Returns
     -------
@@ -114,8 +116,22 @@ def residual_noise(
             base = np.linalg.svd(design, full_matrices=False)[0][:, : len(design) - freedom]
             values = signal[:, volumes]
             residual = values - (values @ base) @ base.T
-            return np.sqrt((residual**2).sum(axis=1) / freedom)
+            spread = np.sqrt((residual**2).sum(axis=1) / freedom)
+            return spread / _narrowing(values.mean(axis=1), spread)
     return None
+
+
+def _narrowing(
+    mean: Float[np.ndarray, " voxel"], spread: Float[np.ndarray, " voxel"]
+) -> Float[np.ndarray, " voxel"]:
+    """Give the spread of magnitudes over that of the noise: 0.66 for noise alone, 1 for none."""
+    ratio = np.linspace(0, 10, 201)
+    half = ratio**2 / 2
+    bessel = (1 + half) * special.ive(0, half / 2) + half * special.ive(1, half / 2)
+    means = np.sqrt(np.pi / 2) * bessel
+    spreads = np.sqrt(2 + ratio**2 - means**2)
+    found = np.divide(mean, spread, out=np.full_like(mean, np.inf), where=spread > 0)
+    return np.interp(found, means / spreads, spreads)
 
 
 def _monomials(directions: Float[np.ndarray, "n 3"], order: int) -> Float[np.ndarray, "n term"]:

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from difftract_bids.checks.findings import Findings
-from difftract_bids.checks.verdict import Check, judged
+from difftract_bids.checks.verdict import Check, Light, judged
 from difftract_bids.io.images import Volume
 
 NAME = "parcellation"
@@ -26,6 +26,9 @@ _SIDED_AT_LEAST = 4
 #: atlas with parcels of white matter does it, too, so that it is never ``bad``.
 _WHITE_FA = 0.4
 _WHITE_RATIO = 0.42
+#: White matter is 0.2 to 0.3 of a brain; of more than this share, noise or lost volumes make FA
+#: high anywhere, and it tells nothing of where parcels are.
+_WHITE_IN_BRAIN = 0.45
 _NAMED = 3
 
 
@@ -77,10 +80,12 @@ def check_parcellation(
     )
     sizes, centres_mm = _centres(labels, index)
     _judge_lost(findings, names, sizes)
-    _judge_sides(findings, sides, sizes, centres_mm)
+    swapped = _judge_sides(findings, sides, sizes, centres_mm) == "bad"
     if fa is not None:
         _judge_white_matter(findings, fa.data[brain & inside], fa.data[inside])
-    check = findings.check(NAME, f"Parcellation {atlas}", NAME, value=round(outside, 4))
+    # Outlines do not say of which side a parcel is, nodes do.
+    figure = "nodes" if swapped else NAME
+    check = findings.check(NAME, f"Parcellation {atlas}", figure, value=round(outside, 4))
     return replace(check, of=atlas)
 
 
@@ -121,12 +126,12 @@ def _judge_sides(
     sides: Sequence[str],
     sizes: Float[np.ndarray, " node"],
     x_mm: Float[np.ndarray, " node"],
-) -> None:
+) -> Light:
     """Compare the side of each name with that of its parcel, about halfway between the sides."""
     left, right = ((np.array(sides) == side) & (sizes > 0) for side in ("left", "right"))
     n_sided = int(left.sum() + right.sum())
     if not (left.any() and right.any()) or n_sided < _SIDED_AT_LEAST:
-        return
+        return "unknown"
     midline_mm = (x_mm[left].mean() + x_mm[right].mean()) / 2
     beyond_mm = np.where(left, x_mm - midline_mm, midline_mm - x_mm)
     wrong = int((beyond_mm[left | right] > _ACROSS_MM).sum())
@@ -135,11 +140,13 @@ def _judge_sides(
         if wrong
         else "left and right are as the names say"
     )
+    light = judged(wrong / n_sided, **_WRONG_SIDE)
     findings.judge(
-        judged(wrong / n_sided, **_WRONG_SIDE),
+        light,
         "Left and right do not fit: look at the orientation in the header of the label image, and "
         "whether the table is the one that belongs to it.",
     )
+    return light
 
 
 def _judge_white_matter(
@@ -153,6 +160,9 @@ def _judge_white_matter(
         f"FA is above {_WHITE_FA} in {in_parcels:.0%} of the parcels and {in_brain:.0%} of the "
         "brain"
     )
+    if in_brain > _WHITE_IN_BRAIN:
+        findings.found.append("which here does not tell white matter")
+        return
     findings.judge(
         "look" if in_parcels > _WHITE_RATIO * in_brain else "good",
         "The parcels cover much white matter: look at the outlines, unless the atlas is meant to.",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from difftract_bids.checks.verdict import LIGHTS, Check
 from difftract_bids.errors import InputError
@@ -34,8 +35,7 @@ def write_checks(checks: Sequence[Check], path: Path) -> Path:
     writer.writerow(_COLUMNS)
     for check in checks:
         cells = {**check.to_dict(), "check": check.name}
-        row = [_NONE if cells[key] in (None, "") else cells[key] for key in _COLUMNS]
-        writer.writerow([" ".join(str(cell).split()) for cell in row])
+        writer.writerow([_cell(cells[key]) for key in _COLUMNS])
     write_text_atomic(path, file.getvalue())
     return path
 
@@ -50,9 +50,8 @@ def read_checks(path: Path) -> list[Check]:
     """
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file, delimiter="\t"))
-        return [_check_of({k: "" if v == _NONE else v for k, v in row.items()}) for row in rows]
-    except (OSError, ValueError, KeyError, AttributeError, csv.Error) as error:
+            return [_check_of(row) for row in _rows(file)]
+    except (OSError, ValueError, csv.Error) as error:
         raise InputError(
             f"This is no table of checks: {error!r}.", where=path, remedy="Run the app again."
         ) from error
@@ -69,6 +68,30 @@ def checks_metadata(notes: Sequence[str] = ()) -> dict[str, Any]:
         },
         "Notes": list(notes),
     }
+
+
+def _cell(value: object) -> str:
+    """Give a value as one cell: no tabs or new lines, and nothing that UTF-8 has no letter for."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return _NONE
+    if isinstance(value, float):  # more digits than any limit was chosen with say nothing
+        value = float(f"{value:.6g}")
+    letters = "".join(letter if letter.isprintable() else " " for letter in str(value))
+    return " ".join(letters.split()) or _NONE
+
+
+def _rows(file: TextIO) -> Iterator[dict[str, str]]:
+    reader = csv.DictReader(file, delimiter="\t")
+    # An empty file must not pass for a run in which nothing was found.
+    missing = [name for name in _COLUMNS if name not in (reader.fieldnames or ())]
+    if missing:
+        raise ValueError(f"it lacks the column {missing[0]}")
+    for row in reader:
+        if None in row or None in row.values():
+            raise ValueError(
+                f"row {reader.line_num} has more or fewer cells than there are columns"
+            )
+        yield {name: "" if cell == _NONE else cell for name, cell in row.items()}
 
 
 def _check_of(row: dict[str, str]) -> Check:

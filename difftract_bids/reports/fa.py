@@ -30,7 +30,8 @@ def plot_fa(
     fa
         Fractional anisotropy, 0 to 1.
     v1
-        First eigenvector in scanner axes (not voxel axes); its sign has no meaning.
+        First eigenvector in scanner axes (not voxel axes), or another vector along it, as is a
+        colour of the map that was saved: its length has no meaning, nor has its sign.
     mask
         Brain; black outside.
     vox2ras
@@ -47,9 +48,11 @@ def plot_fa(
     ----------
     Pajevic and Pierpaoli 1999, doi:10.1002/(SICI)1522-2594(199909)42:3<526::AID-MRM15>3.0.CO;2-J.
     """
-    colors = np.round(255 * colour_fa(fa / _BRIGHT_FA, v1) * mask[..., None]).astype(np.uint8)
+    length = np.linalg.norm(v1, axis=-1, keepdims=True)
+    direction = np.divide(v1, length, out=np.zeros(v1.shape), where=length > 0)
+    colors = np.round(255 * colour_fa(fa / _BRIGHT_FA, direction) * mask[..., None])
     mosaic = Mosaic(mask, vox2ras)
-    turned = mosaic.grid.turn(colors)
+    turned = mosaic.grid.turn(colors.astype(np.uint8))
     for panel in mosaic:
         panel.show(panel.take(turned))
     return save_svg(mosaic.figure, path)

@@ -14,7 +14,12 @@ from difftract_bids.io.gradients import GradientTable
 from difftract_bids.reports.style import CATEGORIES, TEXT_ON_LIGHT, new_figure, save_svg
 
 
-def plot_gradients(gradients: GradientTable, path: str | os.PathLike[str]) -> Path:
+def plot_gradients(
+    gradients: GradientTable,
+    path: str | os.PathLike[str],
+    *,
+    signal: Float[np.ndarray, " volume"] | None = None,
+) -> Path:
     """Draw a table of shells and every direction on the sphere, coloured by shell.
 
     The sphere is seen as two discs, from above (z > 0) and from below, by Lambert's equal-area
@@ -27,6 +32,8 @@ def plot_gradients(gradients: GradientTable, path: str | os.PathLike[str]) -> Pa
         b-values and b-vectors in scanner axes.
     path
         SVG to write.
+    signal
+        Mean of each volume, any unit: a volume that is lost or of another b-value stands out.
 
     Returns
     -------
@@ -34,8 +41,15 @@ def plot_gradients(gradients: GradientTable, path: str | os.PathLike[str]) -> Pa
         The absolute path written.
     """
     figure = new_figure(14, 5.0)
-    _bvalue_panel(figure.add_axes((0.05, 0.58, 0.25, 0.32)), gradients)
-    _shell_table(figure.add_axes((0.03, 0.04, 0.28, 0.40)), gradients)
+    if signal is None:
+        _bvalue_panel(figure.add_axes((0.05, 0.58, 0.25, 0.32)), gradients)
+    else:
+        above = figure.add_axes((0.05, 0.72, 0.25, 0.20))
+        _bvalue_panel(above, gradients)
+        above.set_xlabel("")
+        above.tick_params(labelbottom=False)
+        _signal_panel(figure.add_axes((0.05, 0.50, 0.25, 0.18), sharex=above), gradients, signal)
+    _shell_table(figure.add_axes((0.03, 0.02, 0.28, 0.36)), gradients)
     for left, sign, title in ((0.34, 1, "seen from above"), (0.66, -1, "seen from below")):
         axes = figure.add_axes((left, 0.08, 0.31, 0.82))
         _hemisphere(axes, gradients, sign)
@@ -86,6 +100,21 @@ def _bvalue_panel(axes: Axes, gradients: GradientTable) -> None:
     axes.tick_params(labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_ylim(-0.06 * gradients.bvals_s_mm2.max(), 1.12 * gradients.bvals_s_mm2.max())
+
+
+def _signal_panel(
+    axes: Axes, gradients: GradientTable, signal: Float[np.ndarray, " volume"]
+) -> None:
+    volumes, members = np.arange(len(signal)), gradients.b0_mask
+    relative = signal / max(float(np.nanmax(signal)), np.finfo(float).tiny)
+    axes.bar(volumes[members], relative[members], width=0.8, color="#777777")
+    for number, (_, members) in enumerate(shell_members(gradients)):
+        axes.bar(volumes[members], relative[members], width=0.8, color=_color(number))
+    axes.set_xlabel("volume", fontsize=9)
+    axes.set_ylabel("mean signal", fontsize=9)
+    axes.tick_params(labelsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_ylim(0, 1.1)
 
 
 def _shell_table(axes: Axes, gradients: GradientTable) -> None:

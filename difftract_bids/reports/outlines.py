@@ -14,6 +14,7 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from difftract_bids.checks.brain_tissue import find_tissue
 from difftract_bids.reports.mosaic import Mosaic, grey_window
 from difftract_bids.reports.sampling import FINER, sampled
 from difftract_bids.reports.style import OUTLINE, label_colors, save_svg
@@ -30,6 +31,8 @@ def plot_mask(
 ) -> Path:
     """Draw the outline of the brain mask over the b=0 image.
 
+    What is bright about the mask is in the picture, too: it may be brain that the mask lacks.
+
     Parameters
     ----------
     b0, mask
@@ -44,7 +47,7 @@ def plot_mask(
     Path
         The absolute path written.
     """
-    mosaic = Mosaic(mask, vox2ras)
+    mosaic = Mosaic(_with_brain_about(mask, b0, vox2ras), vox2ras)
     grey, inside = mosaic.grid.turn(b0), mosaic.grid.turn(mask).astype(np.float64)
     window = grey_window(b0, mask)
     for panel in mosaic:
@@ -142,6 +145,18 @@ def plot_registration(
         shown = _without_crumbs(edges & keep, _CRUMB_MM * FINER / panel.voxel_sizes_mm.mean())
         panel.show(_overlay(shown, to_rgb(OUTLINE)))
     return save_svg(mosaic.figure, path)
+
+
+def _with_brain_about(
+    mask: Bool[np.ndarray, "x y z"],
+    b0: Float[np.ndarray, "x y z"],
+    vox2ras: Float[np.ndarray, "4 4"],
+) -> Bool[np.ndarray, "x y z"]:
+    """Add what is as bright as the mask's inside and is one piece with it."""
+    if not mask.any():
+        return mask
+    sizes_mm = np.linalg.norm(vox2ras[:3, :3], axis=0)
+    return mask | find_tissue(np.nan_to_num(b0), mask, sizes_mm)
 
 
 def _color_table(

@@ -212,6 +212,8 @@ def test_a_flipped_parcellation_is_bad():
     check = parcellation(flipped)
     assert check.light == "bad"
     assert "4 of 4 parcels with a side in their name are on the other side" in check.found
+    assert check.figure == "nodes"  # where the side that a name says is seen
+    assert parcellation(parcels()).figure == "parcellation"
 
 
 def test_the_table_of_another_atlas_is_found_out_by_the_sides():
@@ -242,6 +244,13 @@ def test_parcels_in_white_matter_are_to_be_looked_at():
     check = parcellation(Volume((deep * (1 + (X > 0) + 2 * (Y < 0))).astype(np.int32), GRID))
     assert check.light == "look"
     assert "white matter" in check.remedy
+
+
+def test_anisotropy_everywhere_says_nothing_of_where_parcels_are():
+    noisy = np.random.default_rng(0).uniform(0, 0.9, SHAPE)
+    check = parcellation(parcels(), fa=volume(noisy))
+    assert check.light == "good"
+    assert "which here does not tell white matter" in check.found
 
 
 def test_no_parcel_at_all_is_bad():

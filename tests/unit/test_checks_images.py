@@ -150,6 +150,19 @@ def test_weighted_signal_near_the_noise_floor_is_seen(even):
     assert "b=3000" in check.remedy
 
 
+def test_the_noise_of_magnitudes_is_not_taken_for_less_than_it_is(even):
+    """Of nothing but noise, magnitudes are 1.25 of its standard deviations on average."""
+    gradients = table(even)
+    noise = np.random.default_rng(0).normal(scale=50, size=(2, 12, 12, 12, len(even) + 4))
+    mask = np.ones(noise.shape[1:4], dtype=bool)
+    signal = 100 * gradients.b0_mask
+    dwi = np.hypot(noise[0, ..., : len(signal)] + signal, noise[1, ..., : len(signal)])
+    check = check_noise(dwi, gradients, mask)
+    assert check.light == "bad"
+    assert "1.3 times at b=1000" in check.found
+    assert check.value == pytest.approx(dwi[..., gradients.b0_mask].mean() / 50, rel=0.12)
+
+
 def test_too_few_directions_give_no_estimate_of_the_noise():
     dwi, gradients = noisy_series(even_directions(6, np.random.default_rng(0)), 20)
     assert check_noise(dwi, gradients, np.ones(dwi.shape[:3], dtype=bool)).light == "unknown"

@@ -102,6 +102,15 @@ def test_the_mask_is_outlined_on_every_slice_that_cuts_it(tmp_path):
     assert path.read_text().count(f"stroke: {OUTLINE}") == 21
 
 
+def test_the_half_of_the_brain_that_a_mask_lacks_is_in_its_picture(tmp_path):
+    right = np.arange(SHAPE[0])[:, None, None] >= SHAPE[0] // 2
+    whole, half = (
+        pictures(plot_mask(ball().astype(np.float32), mask, VOX2RAS, tmp_path / "mask.svg"))
+        for mask in (ball(), ball() & right)
+    )
+    assert [picture.shape for picture in half[:14]] == [picture.shape for picture in whole[:14]]
+
+
 def test_an_empty_mask_still_gives_a_picture(tmp_path):
     path = plot_mask(np.ones(SHAPE), np.zeros(SHAPE, dtype=bool), VOX2RAS, tmp_path / "mask.svg")
     assert f"stroke: {OUTLINE}" not in path.read_text()
@@ -376,6 +385,18 @@ def test_every_direction_is_drawn_on_one_disc_and_its_opposite_on_the_other(tmp_
     filled = sum("fill: none" not in style for style in marks)
     assert filled == 45
     assert len(marks) - filled == 45
+
+
+def test_the_signal_of_each_volume_is_drawn_and_a_lost_one_is_a_gap(tmp_path):
+    signal = np.ones(len(table().bvals_s_mm2))
+    signal[4] = 0.0
+    text = plot_gradients(table(), tmp_path / "gradients.svg", signal=signal).read_text()
+    panel = text[text.index('id="axes_2"') : text.index('id="axes_3"')]
+    bars = [corners.split() for corners in re.findall(r'd="([^"]*)" clip-path', panel)]
+    heights = [float(bar[2]) - float(bar[8]) for bar in bars]
+    assert len(bars) == len(signal)
+    assert heights[4] == 0
+    assert sum(height > 40 for height in heights) == len(signal) - 1
 
 
 def test_directions_and_labels_get_colours_that_differ():

@@ -26,7 +26,7 @@ class PlotGradientsInputSpec(BaseInterfaceInputSpec):
 
 
 class PlotGradients(Reportlet):
-    """Draw shells and directions.
+    """Draw shells and directions, and the mean signal of each volume.
 
     Examples
     --------
@@ -39,9 +39,15 @@ class PlotGradients(Reportlet):
     input_spec = PlotGradientsInputSpec
 
     def _draw(self, path):
+        import numpy as np
+
         from difftract_bids.reports.gradients import plot_gradients
 
-        return plot_gradients(image_and_gradients(self.inputs)[1], path)
+        image, gradients = image_and_gradients(self.inputs)
+        series = np.asanyarray(image.dataobj)
+        # Volume by volume: of a large series, no second copy is made.
+        means = [np.nanmean(series[..., volume]) for volume in range(series.shape[3])]
+        return plot_gradients(gradients, path, signal=np.array(means))
 
 
 class PlotMask(Reportlet):
