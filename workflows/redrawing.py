@@ -60,17 +60,20 @@ def init_redrawing_wf(
     """
     workflow = LiterateWorkflow(name=name, base_dir=str(plan.scratch_dir))
     for participant in plan.participants:
-        own = LiterateWorkflow(name=participant_wf_name(participant))
-        own.add_nodes([_of_run(plan, run, omp_nthreads) for run in plan.of(participant)])
-        workflow.add_nodes([own])
+        drawn = [_of_run(plan, run, omp_nthreads) for run in plan.of(participant)]
+        parts = [part for part in drawn if part is not None]
+        if parts:
+            own = LiterateWorkflow(name=participant_wf_name(participant))
+            own.add_nodes(parts)
+            workflow.add_nodes([own])
     return workflow
 
 
-def _of_run(plan: Plan, run: DWIRun, omp_nthreads: int) -> LiterateWorkflow:
-    workflow = LiterateWorkflow(name=f"{run.node_name}_wf")
+def _of_run(plan: Plan, run: DWIRun, omp_nthreads: int) -> LiterateWorkflow | None:
     values = run_sources(plan, run)
     if not {"dwi", "bval", "bvec", "mask", "dwiref", "fa"} <= set(values):
-        return workflow  # nothing that is worth a report
+        return None  # nothing that is worth a report
+    workflow = LiterateWorkflow(name=f"{run.node_name}_wf")
     checking = _draw_templates(workflow, plan, run)
     checking += [_draw_atlas(workflow, plan, run, atlas) for atlas in plan.atlases]
     tissue = tissue_sources(plan, run)
@@ -80,7 +83,7 @@ def _of_run(plan: Plan, run: DWIRun, omp_nthreads: int) -> LiterateWorkflow:
     values |= counts_of(plan, run)
     given = {*values, "checks", *(_REREAD if tractogram else ())}
     report = init_run_report_wf(plan, run, given=given, omp_nthreads=omp_nthreads)
-    _add(workflow, report, {field: value for field, value in values.items() if field != "checks"})
+    _add(workflow, report, values)
     checks = pe.Node(
         niu.Merge(max(len(checking), 1), ravel_inputs=True),
         name="checks",

@@ -46,7 +46,7 @@ RUN_FIELDS = [
     "fodf", "fodf_gm", "fodf_csf", "fodf_metadata", "field",
     "response_wm", "response_gm", "response_csf",
     "preview", "summary", "tractogram_metadata", "counts", "assigned", "notes", "checks",
-    "raw", "raw_bval", "denoised", "sigma", "confounds", "outliers",
+    "raw", "raw_bval", "denoised", "sigma", "confounds", "outliers", "earlier",
 ]  # fmt: skip
 _TRACKED = ["summary", "tractogram_metadata"]
 
@@ -98,6 +98,8 @@ def init_run_report_wf(
         noise, if it was mapped.
     confounds, outliers
         Tables of motion and of flagged slices, if motion was corrected.
+    earlier
+        Table of checks made before, where some cannot be made again.
 
     Outputs
     -------
@@ -160,7 +162,7 @@ def _draw_fodf(drawing: Drawing, threshold):
     if model.is_multi_tissue:
         shown = [TISSUE_FIELDS[tissue] for tissue in model.tissues]
         field = ["field"] if config.fodf.normalise_tissues else []
-        drawing.draw("tissues", PlotTissues(), [*shown, "mask"], wants=field)
+        drawing.draw("tissues", PlotTissues(), [*shown, "mask", *field])
 
 
 def _draw_streamlines(drawing: Drawing):
@@ -182,7 +184,7 @@ def _summarise(drawing: Drawing, threshold, omp_nthreads: int):
         "gather_checks",
         GatherChecks(atlases=atlases),
         [*_TRACKED, "counts"],
-        wants=["assigned", "notes"],
+        wants=["assigned", "notes", "earlier"],
     )
     if gather is None:
         return

@@ -34,6 +34,7 @@ _OF_RUN = {
     "response_gm": "response_gm",
     "response_csf": "response_csf",
     "tractogram": "tractogram",
+    "earlier": "checks",
 }
 _FODFS = {"fodf_gm": "fodf_gm", "fodf_csf": "fodf_csf"}
 
@@ -43,21 +44,19 @@ def run_sources(plan: Plan, run: DWIRun) -> dict[str, Any]:
 
     ``tractogram`` stands for the streamlines' preview and summary, which are not saved.
     """
-    config = plan.config
-    files = dict(_OF_RUN)
-    tracked = tracked_in(run, config)
+    tracked = tracked_in(run, plan.config)
     fodf = "fodf" if tracked == "preproc_dwi" else tracked
-    if config.output.sh_basis == "mrtrix3":
-        files |= {"fodf": fodf, **_FODFS}
-    found: dict[str, Any] = _there(plan, run, files)
-    sidecars = {
-        "fodf_metadata": (found.get("fodf"), None),
-        "tractogram_metadata": (found.get("tractogram"), "Counts"),
-    }
-    for field, (image, needed) in sidecars.items():
-        content = _sidecar(image)
-        if content and (needed is None or needed in content):
+    found: dict[str, Any] = _there(plan, run, {**_OF_RUN, "fodf": fodf, **_FODFS})
+    for key, field, needed in (
+        (fodf, "fodf_metadata", "FODFModel"),
+        ("tractogram", "tractogram_metadata", "Counts"),
+    ):
+        content = _sidecar(_path(plan, run, key))
+        if needed in content:
             found[field] = content
+    if not _is_in_mrtrix_basis(found.get("fodf_metadata", {})):  # which is the one that is drawn
+        for field in ("fodf", *_FODFS):
+            found.pop(field, None)
     notes = _sidecar(_path(plan, run, "checks")).get("Notes")
     if isinstance(notes, list):
         found["notes"] = [str(note) for note in notes]
@@ -95,15 +94,29 @@ def template_sources(plan: Plan, run: DWIRun, template: str) -> dict[str, str]:
 
 def atlas_sources(plan: Plan, run: DWIRun, atlas: Atlas) -> dict[str, str]:
     """Find parcellation and matrices of an atlas."""
-    config = plan.config.connectome
     files = {measure: measure for measure in edge_measures(plan.config)}
-    # Otherwise the matrix that is saved is not the one of all streamlines.
-    if not (config.zero_diagonal or config.upper_triangle or config.streamline_weights):
-        files["streamlines"] = "count"
     files |= {"parcellation": "dseg", "table": "dseg_table", "nodeindices": "nodeindices"}
-    files |= {"sd": "edge_sd"}
+    files |= {"streamlines": "count", "sd": "edge_sd"}
     found = _there(plan, run, files, atlas.name)
+    if not _has_all_streamlines(found.get("streamlines")):
+        found.pop("streamlines", None)
     return found | _there(plan, run, {"dwiref": "dwiref", "mask": "mask", "fa": "fa"})
+
+
+def _is_in_mrtrix_basis(sidecar: Mapping[str, Any]) -> bool:
+    """Say whether fODFs are as they are drawn; the sidecar knows, whatever the settings now."""
+    encoding = sidecar.get("OrientationEncoding")
+    return isinstance(encoding, dict) and encoding.get("SphericalHarmonicBasis") == "mrtrix3"
+
+
+def _has_all_streamlines(matrix: str | None) -> bool:
+    """Say whether a matrix of counts was saved as it is drawn: whole, and without weights.
+
+    Its sidecar knows, whatever the settings are now.
+    """
+    said = _sidecar(matrix)
+    as_drawn = {"ValidDiagonal": True, "StorageFormat": "Full", "StreamlineWeighting": "none"}
+    return as_drawn.items() <= {key: said.get(key) for key in as_drawn}.items()
 
 
 def _there(

@@ -128,4 +128,6 @@ def _all_figures(
             yield from ((desc, one, figure_entities(desc, one)) for one in atlases)
         else:
             for atlas, target in run.edge_targets:
-                yield desc, target.desc, figure_entities(desc, atlas, target.desc)
+                # The same edge may be in several atlases.
+                of = f"{atlas} {target.desc}"
+                yield desc, of, figure_entities(desc, atlas, target.desc)

@@ -61,6 +61,13 @@ def missing_outputs(output_dir: Path, promised: Iterable[str]) -> list[str]:
     )
 
 
+def is_report_part(path: str) -> bool:
+    """Say whether a promised file is there for the report alone: a figure, or the checks."""
+    entities = OUTPUTS["checks"].entities
+    checks = f"_desc-{entities['desc']}_{entities['suffix']}."
+    return "/figures/" in path or checks in path
+
+
 def _each(
     output: Output, atlases: Sequence[str], templates: Sequence[str]
 ) -> list[tuple[str | None, str | None]]:

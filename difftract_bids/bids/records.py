@@ -83,6 +83,12 @@ def void_record(output_dir: Path, stem: str) -> None:
         write_json(path, content)
 
 
+def is_begun(output_dir: Path, stem: str) -> bool:
+    """Say whether a finished run has been begun again, and has not been finished since."""
+    record = read_record(output_dir, stem)
+    return record is not None and not record.fingerprint
+
+
 def records_of(output_dir: Path, participant: str) -> list[Record]:
     """Read the valid records of all runs of a participant, those that are not planned now too."""
     folder = output_dir / _FOLDER

@@ -12,8 +12,8 @@ from difftract_bids.bids.pages import (
     shown_figures,
     snippet_path,
 )
-from difftract_bids.bids.promises import missing_outputs
-from difftract_bids.bids.records import is_finished
+from difftract_bids.bids.promises import is_report_part, missing_outputs
+from difftract_bids.bids.records import is_begun, is_finished
 from difftract_bids.checks.table import read_checks
 from difftract_bids.cli.outcomes import Outcome
 from difftract_bids.cli.provenance import write_failure, write_provenance
@@ -86,14 +86,16 @@ def _outcome(plan: Plan, participant: str, known: Outcome | None, *, rebuild: bo
     """Say what became of a participant of whom nothing is known to have failed."""
     left = [run for run in plan.of(participant) if not is_finished(plan, run)]
     promised = [path for run in left for path in plan.promised(run)]
-    if rebuild:  # a report is put together of the figures that there are
-        promised = [path for path in promised if "/figures/" not in path]
+    if rebuild:  # a report is put together of the figures and checks that there are
+        promised = [path for path in promised if not is_report_part(path)]
     missing = missing_outputs(plan.output_dir, promised)
     if missing:
         reason = f"{len(missing)} promised output(s) missing, first: {missing[0]}."
         return Outcome("failed", reason)
+    if rebuild:  # of other settings or versions is none of its business, half done is
+        left = [run for run in left if is_begun(plan.output_dir, run.stem)]
     # Files of the same names may be those of earlier settings.
-    if left and not rebuild:
+    if left:
         stems = ", ".join(run.stem for run in left)
         return Outcome("failed", f"Not finished, as the run ended before: {stems}.")
     return known or Outcome("done")

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from difftract_bids.cli.nipype_setup import configure_nipype, limit_threads
-from difftract_bids.cli.outcomes import Outcome, crashes
+from difftract_bids.cli.outcomes import Outcome, crashes, last_error
 from difftract_bids.cli.progress import Bars, Progress
 from difftract_bids.cli.provenance import write_failure, write_provenance
-from difftract_bids.cli.work import make_way
+from difftract_bids.cli.work import REDRAWING, make_way
 
 if TYPE_CHECKING:
     from difftract_bids.bids.plan import Plan
@@ -103,21 +103,24 @@ class Execution:
     def redraw(self, plan: Plan) -> None:
         """Draw the figures of a plan again, from its derivatives, on this machine.
 
-        In a folder of its own: what an earlier version drew of the same files is not taken. A
-        step that fails leaves the figure that is there.
+        In a folder of its own: what an earlier version drew of the same files is not taken. What
+        cannot be drawn for want of a file, or since the step before it failed, stays as it is.
         """
         from difftract_bids.workflows.redrawing import init_redrawing_wf
 
         plan.scratch_dir.mkdir(parents=True, exist_ok=True)
         for part in self._parts(plan):
-            with tempfile.TemporaryDirectory(prefix="redraw-", dir=plan.scratch_dir) as folder:
+            with tempfile.TemporaryDirectory(prefix=REDRAWING, dir=plan.scratch_dir) as folder:
                 workflow = init_redrawing_wf(part, omp_nthreads=self.resources.omp_nthreads)
                 workflow.base_dir = folder
+                if not workflow.list_node_names():
+                    continue
                 try:
                     self._execute(workflow, Path(folder))
                 except Exception as error:  # noqa: BLE001 - the reports are put together all the same
                     self.stopping.check()
-                    print(f"WARNING: not all figures could be drawn again: {error}")
+                    said = last_error(str(error))
+                    print(f"WARNING: Not all figures could be drawn again: {said}", flush=True)
 
     def methods(self, plan: Plan) -> str:
         """Write the methods text of a plan, without running it."""
@@ -206,7 +209,8 @@ class Execution:
         }
 
     def _local_args(self, progress: Progress) -> dict[str, Any]:
-        own = {} if self.plugin is None else self.plugin.args
+        # Figures are drawn again on this machine, whatever runs the steps otherwise.
+        own = {} if self.plugin is None or self._is_batch else self.plugin.args
         return {
             # A step that is estimated to take more than there is runs alone.
             "raise_insufficient": False,

@@ -94,7 +94,7 @@ def of_figures(plan: Plan, participants: Iterable[str]) -> list[str]:
             if reason is not None:
                 failed[path] = reason
     lines = [
-        f"WARNING: {path.name} could not be drawn ({reason})."
+        f"WARNING: {path.name} could not be drawn: {reason.removesuffix('.')}."
         for path, reason in list(failed.items())[:_NAMED]
     ]
     more = len(failed) - len(lines)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 LOCK_FILE = "logs/.participants.lock"
 #: The graph of the app, and its folder in that of intermediate files.
 GRAPH = "difftract_wf"
+#: How the names of folders begin in which figures are drawn again.
+REDRAWING = "redraw-"
 _BUSY = (
     "Another process is at work on this participant. Wait for it; the same command then checks."
 )
@@ -118,7 +120,9 @@ def clean_up(plan: Plan) -> None:
     graphs = plan.scratch_dir / GRAPH
     for participant in plan.participants:
         shutil.rmtree(graphs / participant_wf_name(participant), ignore_errors=True)
-    others = [*graphs.glob("sub_*_wf"), *plan.scratch_dir.glob("workers-*")]
+    at_work = ("workers-*", f"{REDRAWING}*")
+    others = [*graphs.glob("sub_*_wf")]
+    others += [path for pattern in at_work for path in plan.scratch_dir.glob(pattern)]
     if not others:
         shutil.rmtree(plan.scratch_dir, ignore_errors=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from nipype.interfaces.base import (
     File,
     SimpleInterface,
     TraitedSpec,
+    isdefined,
     traits,
 )
 
@@ -26,6 +28,9 @@ class GatherChecksInputSpec(BaseInterfaceInputSpec):
     counts = traits.List(File(exists=True), desc="Streamline count matrix of each atlas.")
     assigned = traits.List(traits.Int, desc="Streamlines that connect nodes of each atlas.")
     notes = traits.List(traits.Str, desc="What the stages want the user to know.")
+    earlier = File(
+        exists=True, desc="Table of checks made before; those that are not made again are kept."
+    )
 
 
 class GatherChecksOutputSpec(TraitedSpec):
@@ -64,7 +69,7 @@ class GatherChecks(SimpleInterface):
         from difftract_bids.checks.verdict import Check
 
         given = [Check.from_dict(check) for check in self.inputs.checks or []]
-        checks = [*given, *self._of_streamlines()]
+        checks = self._with_earlier([*given, *self._of_streamlines()])
         self._results.update(
             checks=[check.to_dict() for check in checks],
             table=str(write_checks(checks, Path(runtime.cwd) / "checks.tsv")),
@@ -72,29 +77,58 @@ class GatherChecks(SimpleInterface):
         )
         return runtime
 
+    def _with_earlier(self, checks):
+        """Put checks that were made before, and cannot be made again, in their places."""
+        from difftract_bids.checks.table import read_checks
+        from difftract_bids.errors import InputError
+
+        if not isdefined(self.inputs.earlier):
+            return checks
+        try:
+            earlier = read_checks(Path(self.inputs.earlier))
+        except InputError:
+            return checks
+        kept = list(checks)
+        known = {(check.name, check.of) for check in checks}
+        for place, check in enumerate(earlier):
+            if (check.name, check.of) not in known:
+                kept.insert(place, check)
+        return kept
+
     def _of_streamlines(self):
         """Check streamlines, and the matrix of each atlas."""
-        from difftract_bids.checks.connectome import check_connectome
-        from difftract_bids.checks.streamlines import check_streamlines
-        from difftract_bids.io.matrices import read_matrix
-        from difftract_bids.io.summaries import lengths_of
-
-        lengths_mm = lengths_of(self.inputs.summary)
-        tally = self.inputs.tractogram_metadata.get("Counts", {})
-        n_seeds, reasons = tally.get("Seeds", 0), tally.get("StopReasons")
-        yield safely(
-            "streamlines",
-            "Streamlines",
-            lambda: check_streamlines(lengths_mm, n_seeds=n_seeds, stop_reasons=reasons),
-        )
+        yield safely("streamlines", "Streamlines", self._check_streamlines)
         atlases, files = self.inputs.atlases or [], self.inputs.counts or []
         assigned = self.inputs.assigned or [None] * len(files)
         for atlas, file, n_assigned in zip(atlases, files, assigned, strict=True):
-            check = partial(
-                check_connectome,
-                atlas,
-                *read_matrix(file),
-                n_streamlines=len(lengths_mm),
-                n_assigned=n_assigned,
+            check = safely(
+                "connectome",
+                "Connectome",
+                partial(_check_connectome, atlas, file, n_assigned, self.inputs.summary),
             )
-            yield safely("connectome", f"Connectome {atlas}", check)
+            # Also where it could not be made: of several atlases, it must be known whose.
+            yield replace(check, of=atlas)
+
+    def _check_streamlines(self):
+        from difftract_bids.checks.streamlines import check_streamlines
+        from difftract_bids.io.summaries import lengths_of
+
+        tally = self.inputs.tractogram_metadata.get("Counts", {})
+        return check_streamlines(
+            lengths_of(self.inputs.summary),
+            n_seeds=tally.get("Seeds", 0),
+            stop_reasons=tally.get("StopReasons"),
+        )
+
+
+def _check_connectome(atlas, counts, n_assigned, summary):
+    from difftract_bids.checks.connectome import check_connectome
+    from difftract_bids.io.matrices import read_matrix
+    from difftract_bids.io.summaries import count_summary
+
+    return check_connectome(
+        atlas,
+        *read_matrix(counts),
+        n_streamlines=count_summary(summary)[0],
+        n_assigned=n_assigned,
+    )

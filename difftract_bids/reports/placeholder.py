@@ -13,6 +13,9 @@ from difftract_bids.reports.templates import save_text
 #: By this, with the reason, a placeholder is told from a figure.
 _MARK = "difftract-not-drawn"
 _REASON = re.compile(rf'data-{_MARK}="(?P<reason>[^"]*)"')
+#: So much is read of a file to find its mark, bytes, and so long are reasons, letters: the mark of
+#: the longest one fits, whatever alphabet it is in and however much of it is escaped.
+_BEGINNING, _LONGEST = 4096, 500
 _SVG = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1000 {height}" data-{mark}="{reason}">\n'
     '<rect width="1000" height="{height}" fill="#f5f0e6"/>\n'
@@ -48,12 +51,11 @@ def write_placeholder(path: str | os.PathLike[str], error: BaseException) -> Pat
     Path
         The absolute path written.
     """
-    said = " ".join(str(error).split())
-    reason = f"{type(error).__name__}: {said}" if said else type(error).__name__
+    reason = reason_of(error)
     quoted = html.escape(reason, quote=True)
     if Path(path).suffix == ".html":
         return save_text(_HTML.format(mark=_MARK, reason=quoted, advice=_ADVICE), path)
-    rows = [*textwrap.wrap(reason, 110)[:6], "", *textwrap.wrap(_ADVICE, 110)]
+    rows = [*textwrap.wrap(reason, 110), "", *textwrap.wrap(_ADVICE, 110)]
     lines = "".join(
         _LINE.format(y=84 + 26 * number, text=html.escape(row)) for number, row in enumerate(rows)
     )
@@ -61,11 +63,19 @@ def write_placeholder(path: str | os.PathLike[str], error: BaseException) -> Pat
     return save_text(_SVG.format(mark=_MARK, reason=quoted, height=height, lines=lines), path)
 
 
+def reason_of(error: BaseException) -> str:
+    """Say in one line what went wrong, of letters that every kind of file may hold."""
+    # Errors quote files: bytes that are no letters, and signs that XML has none for.
+    letters = "".join(letter if letter.isprintable() else " " for letter in str(error))
+    said = textwrap.shorten(letters, _LONGEST, placeholder=" ...", break_on_hyphens=False)
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
 def reason_not_drawn(path: Path) -> str | None:
     """Say why a figure could not be drawn; ``None`` for one that was, or is not there."""
     try:
         with path.open("rb") as file:
-            beginning = file.read(4096).decode("utf-8", errors="replace")
+            beginning = file.read(_BEGINNING).decode("utf-8", errors="replace")
     except OSError:
         return None
     found = _REASON.search(beginning)

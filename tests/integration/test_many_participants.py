@@ -9,6 +9,8 @@ import pandas as pd
 import pytest
 from apps import copy_participant, make_phantom, run_app, validator_errors
 
+from difftract_bids.reports.placeholder import reason_not_drawn
+
 pytestmark = pytest.mark.integration
 GOOD = ("01", "02", "03", "04")
 #: What each of the others is broken in, and what is said of it.
@@ -131,11 +133,27 @@ def test_the_same_command_touches_only_what_was_not_done(dataset, finished):
 def test_reports_of_sessions_are_made_of_what_there_is(dataset, finished):
     assert finished.stdout
     out = dataset.parent / "out"
+    records = {path: path.read_bytes() for path in (out / "logs" / "finished").iterdir()}
+    drawn = {path: path.read_bytes() for path in out.glob("sub-01/ses-02/figures/*")}
+    for path in drawn:
+        path.unlink()
     done = run(
         *(dataset, "--reports-only", "--report-output-level", "session"),
         *("--participant-label", "01", "08"),
     )
     assert done.returncode == 1  # sub-08 has a session that failed
+    # Figures are drawn again as they were, but for streamlines, which were thinned to be saved.
+    again = {path: path.read_bytes() for path in drawn if path.is_file()}
+    descs = {_desc(path) for path, content in drawn.items() if again.get(path) == content}
+    assert descs >= {"gradients", "mask", "coreg", "coregflicker", "fa", "fodf", "response"}
+    assert descs >= {"parcellation", "connectome", "matrix", "nodes", "edges"}
+    redrawn = {_desc(path) for path in again}
+    assert redrawn - descs <= {"summary", "tractogram", "view3d", "lengths"}
+    assert redrawn >= {"summary", "tractogram", "view3d", "lengths"}
+    assert {path: path.read_bytes() for path in records} == records
+    assert not list((dataset.parent / "work dir").glob("**/redraw-*"))
+    for path, content in drawn.items():
+        path.write_bytes(content)
     page = (out / "sub-01_ses-02.html").read_text()
     assert "sub-01_ses-02_desc-fa_dwi.svg" in page
     assert "ses-01" not in page.replace("sub-01", "")
@@ -145,6 +163,41 @@ def test_reports_of_sessions_are_made_of_what_there_is(dataset, finished):
         path.unlink()
     for path in out.glob("sub-0*/ses-0*/figures/*_desc-about_dwi.html"):
         path.unlink()
+
+
+def test_a_figure_that_cannot_be_drawn_costs_a_warning_and_no_participant(dataset, finished):
+    assert finished.stdout
+    out = dataset.parent / "out"
+    own = out / "sub-02" / "ses-01"
+    (colours,) = (own / "dwi").glob("*_desc-dec_dwimap.nii.gz")
+    (figure,) = (own / "figures").glob("*_desc-fa_dwi.svg")
+    (checks,) = (own / "dwi").glob("*_desc-checks_quality.tsv")
+    kept = {path: path.read_bytes() for path in (colours, figure, checks)}
+    # What an earlier version has not left is made.
+    checks.unlink()
+    colours.write_bytes(kept[colours][:-200])
+    before = outputs(dataset)
+    done = run(
+        *(dataset, "--reports-only", "--participant-label", "02", "--session-label", "01"),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert latest_table(dataset).status["sub-02"] == "done"
+    warnings = [line for line in done.stdout.splitlines() if "could not be drawn" in line]
+    reason = reason_not_drawn(figure)
+    assert warnings == [f"WARNING: {figure.name} could not be drawn: {reason}"]
+    assert colours.name in reason
+    page = (out / "sub-02.html").read_text()
+    assert figure.name in page
+    changed = {path for path, time in outputs(dataset).items() if before.get(path) != time}
+    assert {path.parent.name for path in changed} == {"figures", "dwi"}
+    assert {_desc(path) for path in changed if path.parent.name == "dwi"} == {"checks"}
+    assert checks.read_bytes() != b""
+    for path, content in kept.items():
+        path.write_bytes(content)
+
+
+def _desc(path):
+    return path.name.split("_desc-")[1].split("_")[0]
 
 
 def test_settings_that_were_not_run_do_not_pass_for_done(dataset, finished):

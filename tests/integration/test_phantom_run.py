@@ -11,12 +11,14 @@ from apps import make_phantom, run_app, validator_errors
 from trx.trx_file_memmap import load as load_trx
 
 from difftract_bids.bids.layout import open_derivatives
+from difftract_bids.checks.table import read_checks
 from difftract_bids.interfaces.connectome import BuildConnectome
 from difftract_bids.io.images import load_volume
 from difftract_bids.io.matrices import read_matrix
 from difftract_bids.io.matrix_hdf5 import read_hdf5
 from difftract_bids.io.tractograms import read_tractogram
 from difftract_bids.phantom.agreement import Connectome, agreement
+from difftract_bids.reports.placeholder import reason_not_drawn
 
 pytestmark = pytest.mark.integration
 MEASURES = ("count", "meanlength", "meanfa", "meanmd", "density", "sift2")
@@ -238,6 +240,20 @@ def test_the_report_shows_every_figure(finished):
         assert figure.name in page
     assert "Tournier" in page
     assert "http://" not in re.sub(r'xmlns\S*="[^"]*"', "", page)
+
+
+def test_every_figure_that_was_promised_could_be_drawn(finished):
+    out, done, _ = finished
+    record = json.loads((out / "logs" / "finished" / "sub-01.json").read_text())
+    figures = [path for path in record["Outputs"] if "/figures/" in path]
+    assert len(figures) > 30
+    reasons = {path: reason_not_drawn(out / path) for path in figures}
+    assert {path: reason for path, reason in reasons.items() if reason} == {}
+    assert "could not be drawn" not in done.stdout
+    assert reason_not_drawn(out / "sub-01.html") is None
+    checks = read_checks(out / "sub-01" / "dwi" / "sub-01_desc-checks_quality.tsv")
+    assert {check.light for check in checks} <= {"good", "look"}, checks
+    assert len(checks) > 10
 
 
 def test_the_same_command_again_gives_the_same_results_without_computing_them(dataset, finished):
