@@ -16,7 +16,7 @@ PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 LINKED := difftract_bids/workflows/ difftract_bids/data/
 BASE_IMAGE ?= debian:bookworm-slim
 
-.PHONY: help demo test test-external test-all lint bench image image-test clean
+.PHONY: help demo test test-external test-all lint bench pictures image image-test clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -51,6 +51,9 @@ lint: $(VENV)/.installed-dev  ## style, types, layers
 
 bench: $(VENV)/.installed  ## time every stage beside MRtrix3 and DIPY (BENCH=folder of the results)
 	$(BIN)/python tests/benchmarks/run.py --output $(BENCH)
+
+pictures: $(VENV)/.installed  ## the pictures of README and docs (needs chromium and chromium-driver; minutes)
+	$(BIN)/python docs/make_pictures.py
 
 image:  ## build the container image with docker, or buildah where there is none
 	.ci/build-image --base $(BASE_IMAGE) $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX),)
