@@ -20,6 +20,9 @@ function openDetails() {
   document.querySelectorAll("details").forEach(one => { one.open = true; });
 }
 
+// Plotly measures text in a picture of its own, which it keeps far beside the page.
+const ownOfPlotly = element => element.closest("#js-plotly-tester");
+
 const shown = element => element.checkVisibility({ visibilityProperty: true });
 
 // Down the whole page as a reader would, so that what loads late loads.
@@ -74,7 +77,7 @@ function allPictures() {
   const outer = "img, canvas, object, [role=img], svg:not(svg svg)";
   const ignored = "[aria-hidden=true], [role=presentation], [role=img] *, object *";
   const pictures = [...document.querySelectorAll(outer)].filter(
-    one => !one.matches(ignored) && !one.closest("[aria-hidden=true]"));
+    one => !one.matches(ignored) && !one.closest("[aria-hidden=true]") && !ownOfPlotly(one));
   return pictures.map(one => {
     const title = one.querySelector?.(":scope > title")?.textContent;
     const labels = (one.getAttribute("aria-labelledby") ?? "").split(/\s+/).filter(Boolean)
@@ -96,7 +99,7 @@ function overflowing() {
   const out = box => box.width > 0 && box.height > 0 && (box.right > width + 1 || box.left < -1);
   const told = [];
   for (const one of document.body.querySelectorAll("*")) {
-    if (!shown(one) || inBox(one)) continue;
+    if (!shown(one) || inBox(one) || ownOfPlotly(one)) continue;
     let reach = out(one.getBoundingClientRect()) ? one.getBoundingClientRect() : null;
     for (const text of holds(one) ? [] : one.childNodes) {
       if (reach || text.nodeType !== Node.TEXT_NODE) continue;
@@ -164,7 +167,8 @@ function lowContrast(least) {
 
 function repeatedIds() {
   const times = new Map();
-  for (const one of document.querySelectorAll("[id]")) times.set(one.id, (times.get(one.id) ?? 0) + 1);
+  // Plotly gives the scenes of all its plots one name, by which nothing finds them.
+  for (const one of document.querySelectorAll("[id]:not(.js-plotly-plot *)")) times.set(one.id, (times.get(one.id) ?? 0) + 1);
   return [...times].filter(([, n]) => n > 1).map(([id, n]) => `${id}: ${n} times`);
 }
 
@@ -173,4 +177,27 @@ async function bringIntoView(element) {
   await frames(2);
   const box = element.getBoundingClientRect();
   return [box.left, box.top];
+}
+
+// What became of a figure that is drawn late, once something has.
+async function drawn(figure) {
+  await bringIntoView(figure);
+  return ["true", "failed"].find(state => state === figure.dataset.ready) ?? null;
+}
+
+// Move a slider or tick a box of the 3-D view, and wait until it is drawn so.
+async function choose(root, name, value) {
+  const input = root.querySelector(`input[name="${name}"]`);
+  const plotted = new Promise(done => root.querySelector(".view3d-plot").once("plotly_afterplot", done));
+  if (input.type === "checkbox") input.checked = value;
+  else input.value = value;
+  input.dispatchEvent(new Event("input", { bubbles: true }));
+  await plotted;
+  await frames(2);
+}
+
+// Where the middle of a cell is, from the corner of the plotting area: row i, column j.
+function cellOf(plot, i, j) {
+  const { xaxis, yaxis } = plot._fullLayout;
+  return [xaxis.l2p(j), yaxis.l2p(i)];
 }

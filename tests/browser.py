@@ -107,11 +107,21 @@ class Browser:
         mobile = {"mobile": width < PHONE_PX}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen | mobile)
 
-    def prefer(self, *, dark: bool) -> None:
-        """Prefer dark pages or light ones; a page that is open changes at once."""
+    def prefer(self, *, dark: bool, still: bool = True, printed: bool = False) -> None:
+        """Prefer dark pages or light ones, and no motion; a page that is open changes at once.
+
+        Parameters
+        ----------
+        dark
+            Whether dark pages are preferred.
+        still
+            Whether nothing is to move.
+        printed
+            Whether the page is shown as it would be on paper.
+        """
         wanted = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        still = {"name": "prefers-reduced-motion", "value": "reduce"}
-        media = {"features": [wanted, still]}
+        motion = {"name": "prefers-reduced-motion", "value": "reduce" if still else ""}
+        media = {"features": [wanted, motion], "media": "print" if printed else ""}
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
 
     def open(self, page: Path) -> Browser:
@@ -145,6 +155,14 @@ class Browser:
         return WebDriverWait(self.driver, seconds, 0.05).until(lambda _: self.find_all(selector))[
             0
         ]
+
+    def draw(self, selector: str, seconds: float = 60) -> WebElement:
+        """Bring a figure that scripts draw into view and wait until it is there, or fail."""
+        figure = self.find(selector)
+        wait = WebDriverWait(self.driver, seconds, 0.05)
+        state = wait.until(lambda _: self.run("return await drawn(arguments[0]);", figure))
+        assert state == "true", figure.text
+        return figure
 
     def console_errors(self) -> list[str]:
         """What was reported as an error: uncaught exceptions, refused loads, policies broken."""
@@ -207,6 +225,22 @@ class Browser:
         taken = self.driver.execute_cdp_cmd("Page.captureScreenshot", asked)
         path.write_bytes(base64.b64decode(taken["data"]))
         return path
+
+    def still_pixels(self, element: WebElement, seconds: float = 20) -> np.ndarray:
+        """Take pictures of an element until two in a row are the same; the last of them."""
+        before = [self.pixels(element)]
+
+        def same(_: Chrome) -> bool:
+            before.append(self.pixels(element))
+            return np.array_equal(*before[-2:])
+
+        WebDriverWait(self.driver, seconds, 0.05).until(same)
+        return before[-1]
+
+    def to_pdf(self) -> bytes:
+        """Print the page: a PDF of A4 sheets."""
+        paper = {"paperWidth": 8.27, "paperHeight": 11.69}
+        return base64.b64decode(self.driver.execute_cdp_cmd("Page.printToPDF", paper)["data"])
 
     def hover(self, element: WebElement, x: float, y: float) -> None:
         """Move the pointer over an element: pixels right of and below its upper left corner."""

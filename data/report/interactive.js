@@ -75,9 +75,6 @@ window.difftract = window.difftract || (() => {
       if (root.inSight) draw(root);
     };
     new IntersectionObserver(seen, { rootMargin: "400px" }).observe(root);
-    if (!root.classList.contains("screen-only")) {
-      window.addEventListener("beforeprint", () => draw(root));
-    }
   }
 
   return { decode, dataOf, color, serve };

@@ -94,7 +94,7 @@
     // Sizes in pixels: of the matrix, and of the room for names where they can be read.
     function room(range) {
       const shown = Math.abs(range[1] - range[0]);
-      const right = narrow() ? (data.groups.length ? 44 : 8) : 90;
+      const right = narrow() ? (data.groups.length ? 44 : 20) : 98;
       const most = root.clientWidth - right - 12;
       const [side, row] = [Math.min(most, 860), Math.min(most - 5 * longest, 860) / shown];
       if (narrow() || row < SMALLEST_ROW) return { labels: 0, font: 12, right, side };
@@ -113,10 +113,11 @@
     }
 
     function size({ labels, right, side }) {
-      const top = data.groups.length ? 92 : 30, foot = narrow() ? 80 : 0;
+      const top = data.groups.length ? 118 : 60, foot = narrow() ? 80 : 0;
       return {
         width: side + labels + right + 4, height: side + top + labels + foot + 10,
-        margin: { l: labels + 4, r: right, t: top, b: labels + foot + 10 },
+        // Room for the colour bar is in it: what Plotly adds for one grows with every resizing.
+        margin: { l: labels + 4, r: right, t: top, b: labels + foot + 10, autoexpand: false },
       };
     }
 
@@ -152,7 +153,7 @@
     function headings() {
       const { side } = room(whole);
       const all = data.sides.map(({ name, first, last }) => ({
-        text: name, x: (first + last) / 2, y: 1.02, yshift: data.groups.length ? 62 : 0,
+        text: name, x: (first + last) / 2, y: 1, yshift: data.groups.length ? 70 : 4,
         font: { size: 14 },
       }));
       for (const { name, first, last } of data.groups) {
@@ -200,8 +201,14 @@
       };
     }
 
-    function redraw() {
-      return window.Plotly.react(plot, [heatmap()], layout(), OPTIONS);
+    // A colour bar that was turned leaves parts of itself behind: such a plot is made anew.
+    let drawn = null;
+    async function redraw() {
+      width = root.clientWidth;
+      if (drawn === narrow()) return window.Plotly.react(plot, [heatmap()], layout(), OPTIONS);
+      drawn = narrow();
+      await window.Plotly.newPlot(plot, [heatmap()], layout(), OPTIONS);
+      listenToPlot();
     }
 
     function tell(i, j) {
@@ -216,8 +223,8 @@
       const list = element("dl", "", tip);
       for (const { title, unit, values } of edges.measures) {
         if (!(values[edge] > 0)) continue;
-        element("dt", title, list);
-        element("dd", written(values[edge], unit), list);
+        const pair = [element("dt", title, list), element("dd", written(values[edge], unit), list)];
+        for (const one of pair) one.classList.toggle("chosen", values === measure().values);
       }
     }
 
@@ -291,13 +298,15 @@
       for (const name of data.names) element("option", "", list).value = name;
       window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redrawn);
       if (window.ResizeObserver) new ResizeObserver(redrawn).observe(root);
+      document.addEventListener("pointerdown", ({ target }) => {
+        if (!plot.contains(target)) tip.hidden = true; // a finger does not leave by itself
+      });
     }
 
     let width = 0;
     function redrawn(what) {
-      if (root.dataset.ready !== "true") return;
+      if (root.dataset.ready !== "true" || !root.clientWidth) return; // on paper it is not
       if (what instanceof Array && root.clientWidth === width) return; // of what is below
-      width = root.clientWidth;
       redraw();
     }
 
@@ -307,9 +316,6 @@
         place(event);
       });
       plot.on("plotly_unhover", () => { tip.hidden = true; });
-      document.addEventListener("pointerdown", ({ target }) => {
-        if (!plot.contains(target)) tip.hidden = true; // a finger does not leave by itself
-      });
       plot.on("plotly_click", ({ points: [{ x, y }] }) => mark(y === marked ? x : y));
       plot.on("plotly_relayout", (change) => {
         if (Object.keys(change).some((key) => /^[xy]axis[.](range|autorange)/.test(key))) rename();
@@ -330,11 +336,7 @@
     }
 
     listen();
-    return async () => {
-      width = root.clientWidth;
-      await window.Plotly.newPlot(plot, [heatmap()], layout(), OPTIONS);
-      listenToPlot();
-    };
+    return redraw;
   }
 
   const OPTIONS = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import shutil
 import tempfile
 from collections.abc import Collection
@@ -15,6 +16,8 @@ from nireports.assembler.report import Report
 from difftract_bids.errors import InputError
 from difftract_bids.io.atomic import write_text_atomic
 from difftract_bids.reports.overview import overview_html
+from difftract_bids.reports.picture_sizes import with_picture_sizes
+from difftract_bids.reports.placeholder import reason_of
 from difftract_bids.reports.scripts import page_scripts
 from difftract_bids.reports.templates import PAGE, SPEC, render
 
@@ -84,7 +87,10 @@ def assemble_report(
         html = _page(out_dir, folders, figures, run_uuid, filters, title)
     except Exception as error:  # noqa: BLE001 - results are worth more than the page about them
         _LOG.warning("The report %s could not be put together.", page.name, exc_info=True)
-        html = _plain_page(out_dir, folders, figures, title, error)
+        own = [
+            one for one in folders if session is None or f"ses-{filters['session']}" in one.parts
+        ]
+        html = _plain_page(out_dir, own, figures, title, error)
     write_text_atomic(page, html)
     return page
 
@@ -102,8 +108,8 @@ def _page(
         stage = _stage(Path(name), out_dir, folders, figures)
         assembled = stage / "page.html"
         _assemble(stage, assembled, run_uuid, filters, title=title)
-        html = assembled.read_text(encoding="utf-8")
-    overview = overview_html(out_dir, filters["subject"], filters.get("session"))
+        html = with_picture_sizes(assembled.read_text(encoding="utf-8"), stage)
+    overview = overview_html(out_dir, filters["subject"], filters.get("session"), shown=figures)
     html = html.replace(_OVERVIEW, overview)
     # At the end: the page is there to be read while the viewer's script is taken in.
     return html.replace("</body>", f"{page_scripts(html)}</body>")
@@ -123,8 +129,7 @@ def _plain_page(
         for figure in sorted((out_dir / folder).iterdir())
         if figures is None or figure.name in figures
     ]
-    reason = f"{type(error).__name__}: {error}"
-    return render("plain_page.html.jinja", title=title, reason=reason, figures=names)
+    return render("plain_page.html.jinja", title=title, reason=reason_of(error), figures=names)
 
 
 def _stage(
@@ -149,6 +154,8 @@ def _copy(figure: Path, target: Path) -> None:
         shutil.copyfile(figure, target)
         return
     content = figure.read_text(encoding="utf-8")
+    # Sessions that share a T1w have the same flicker: each its own buttons.
+    content = re.sub(r'(?<=")flicker-(?=[0-9a-f]{12}["-])', f"{figure.stem}-flicker-", content)
     target.write_text(f'<div id="{figure.stem}">\n{content}\n</div>\n', encoding="utf-8")
 
 

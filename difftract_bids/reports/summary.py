@@ -242,16 +242,19 @@ def verdict(checks: Sequence[Check]) -> dict[str, str]:
     """Sum checks up: the light that matters most, its sign, and a sentence."""
     light = worst(checks)
     counts = Counter(check.light for check in checks)
+    wants = f"want{'s' if counts['look'] == 1 else ''} a look"
     told = {
         "bad": f"{counts['bad']} of {len(checks)} checks found something wrong",
-        "look": f"{counts['look']} of {len(checks)} checks want a look",
-        "good": f"All {counts['good']} checks are good",
+        "look": f"{counts['look']} of {len(checks)} checks {wants}",
+        "good": f"{counts['good']} of {len(checks)} checks good",
         "unknown": "Nothing was checked by itself",
     }[light]
     if light == "bad" and counts["look"]:
-        told += f", {counts['look']} more want{'s' if counts['look'] == 1 else ''} a look"
-    if light == "good" and counts["unknown"]:
-        told = f"{counts['good']} checks are good, {counts['unknown']} could not be made"
+        told += f", {counts['look']} more {wants}"
+    if counts["unknown"]:
+        told += f", {counts['unknown']} could not be made"
+    elif light == "good":
+        told = "All checks are good"
     return {"light": light, "sign": SIGNS[light][1], "said": told}
 
 

@@ -11,7 +11,7 @@ import pytest
 from datasets import image, write_dataset
 
 from difftract_bids.bids.plan import Plan, make_plan
-from difftract_bids.cli.run import _models
+from difftract_bids.cli.notices import of_models
 from difftract_bids.config import Config
 from difftract_bids.errors import InputError
 from difftract_bids.io.gradients import read_gradients
@@ -249,5 +249,5 @@ def test_one_bad_t1w_of_a_participant_does_not_stop_the_others(tmp_path):
 
 def test_notes_of_a_run_are_said_before_anything_starts(dataset):
     dwi_file(dataset, "json").unlink()
-    said = _models(plan(dataset))
+    said = of_models(plan(dataset))
     assert any(line.startswith("WARNING: The JSON sidecar is missing") for line in said)

@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from apps import validator_errors
-from groups import node_names, symmetric, write_connectome, write_quality
+from groups import node_names, place, symmetric, write_connectome, write_quality
 
 from difftract_bids.bids.describe import describe_dataset
+from difftract_bids.checks.table import write_checks
+from difftract_bids.checks.verdict import Check
 from difftract_bids.cli.group import run_group
 from difftract_bids.cli.run import main
 from difftract_bids.config import GroupConfig
@@ -126,7 +128,7 @@ def test_every_picture_has_a_text_and_a_sentence_on_what_good_looks_like(finishe
     text = (finished / "group.html").read_text()
     assert all(said["alt"] for said in Page(text).pictures)
     assert 'role="img" aria-label="' in text
-    items = re.split(r'<div id="', text)
+    items = re.split(r'<div (?:class="item" )?id="', text)
     with_picture = [item for item in items if 'class="reportlet' in item]
     assert len(with_picture) == len(Page(text).pictures) + 1
     assert all("Good: " in item for item in with_picture)
@@ -146,6 +148,25 @@ def test_every_participant_is_listed_with_a_link(finished):
     people = text[text.index('<ul class="people">') :]
     for i in range(7):
         assert f'<a href="./sub-{i:02d}.html">sub-{i:02d}</a>' in people
+
+
+def test_the_lights_of_all_runs_of_a_participant_are_on_the_list(tmp_path):
+    write_participants(tmp_path, 3)
+    lights = {"00": ["good"], "01": ["bad", "look"], "02": ["look", "unknown"]}
+    for label, own in lights.items():
+        for session in ("A", "B"):
+            checks = [Check(f"x{i}", "Title", light, "Found.") for i, light in enumerate(own)]
+            folder, stem = place(tmp_path, label, session)
+            write_checks(checks, folder / f"{stem}_desc-checks_quality.tsv")
+    level(tmp_path)
+    text = (tmp_path / "group.html").read_text()
+    people = re.findall(r"<li>.*?</li>", text[text.index('<ul class="people">') :], re.DOTALL)
+    told = [" ".join(re.sub(r"<[^>]+>", " ", one).split()) for one in people[:3]]
+    assert told == [
+        "sub-00 (2 runs)",
+        "sub-01 (2 runs) ■ 2 wrong ▲ 2 to look at stands apart",
+        "sub-02 (2 runs) ▲ 2 to look at",
+    ]
 
 
 def test_the_page_says_what_was_done(finished):
@@ -402,11 +423,12 @@ def test_dollars_in_names_of_nodes_are_no_formula(tmp_path):
 
 
 def test_the_picture_counts_the_edges_that_the_mask_keeps(tmp_path, monkeypatch):
+    from difftract_bids.reports.group import matrices
 
     told = []
-    draw = group_matrices._draw_kept
+    draw = matrices._draw_kept
     monkeypatch.setattr(
-        group_matrices, "_draw_kept", lambda *given: told.append(given[-1]) or draw(*given)
+        matrices, "_draw_kept", lambda *given: told.append(given[-1]) or draw(*given)
     )
     for i in range(3):
         counts = np.array([[0.0, 1.0, i == 0], [1.0, 0.0, 0.0], [i == 0, 0.0, 0.0]])

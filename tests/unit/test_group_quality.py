@@ -1,12 +1,15 @@
 """Quality measures of the runs of a group, and which runs stand apart."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from groups import place, write_connectome, write_quality
 
+from difftract_bids.checks.table import write_checks
+from difftract_bids.checks.verdict import Check
 from difftract_bids.group.files import Selection, iter_participants
 from difftract_bids.group.loading import load_run
 from difftract_bids.group.outliers import spread_of
@@ -53,6 +56,34 @@ def test_a_run_is_measured_by_its_files(tmp_path):
         "assigned_share_A": 0.5,
         "length_mean_mm_A": (4 * 20 + 6 * 50) / 10,
     })  # fmt: skip
+
+
+def put_checks(out, participant, *lights):
+    folder, stem = place(out, participant)
+    checks = [Check(f"check{i}", "Title", light, "Found.") for i, light in enumerate(lights)]
+    return write_checks(checks, folder / f"{stem}_desc-checks_quality.tsv")
+
+
+def test_lights_that_are_on_are_counted(tmp_path):
+    write_connectome(tmp_path, "01", COUNTS)
+    path = put_checks(tmp_path, "01", "bad", "look", "look", "good", "unknown")
+    found = measured(tmp_path).measures
+    assert (found["checks_bad"], found["checks_look"]) == (1, 2)
+    # An empty table must not pass for a run in which nothing was found.
+    path.write_text("")
+    quality = measured(tmp_path)
+    assert not {"checks_bad", "checks_look"} & set(quality.measures)
+    assert [Path(name).name for name in quality.unread] == [path.name]
+
+
+def test_a_run_with_something_wrong_stands_apart_from_runs_without(tmp_path):
+    for i in range(9):
+        write_connectome(tmp_path, f"{i:02d}", COUNTS)
+        put_checks(tmp_path, f"{i:02d}", *(["bad"] if i == 4 else []), "good")
+    table, dictionary = assessed(tmp_path)
+    assert list(table.checks_bad) == [0, 0, 0, 0, 1, 0, 0, 0, 0]
+    assert list(table.participant_id[table.outliers == "checks_bad"]) == ["sub-04"]
+    assert "light bad" in dictionary["checks_bad"]["Description"]
 
 
 def test_a_file_that_is_missing_leaves_its_measures_out(tmp_path):

@@ -20,7 +20,7 @@ from torch import nn
 from difftract_bids.bids.fodf_model_file import TrainedModel, _read
 from difftract_bids.bids.plan import make_plan
 from difftract_bids.cli.learned import network_check
-from difftract_bids.cli.run import _models
+from difftract_bids.cli.notices import of_models
 from difftract_bids.config import Config, FodfConfig
 from difftract_bids.errors import ConfigError, InputError
 from difftract_bids.interfaces.learned_fodf import PredictFODF
@@ -245,7 +245,7 @@ def test_a_run_with_other_directions_and_voxels_is_warned_of_on_the_terminal(dat
     found = plan(dataset, fodf_model_file=model)
     notes = found.runs[0].fodf_model.notes
     assert len(notes) == 2
-    said = _models(found)
+    said = of_models(found)
     assert [line for line in said if line.startswith("WARNING: ")] == said[1:]
     assert any("60 directions" in line for line in said)
     assert any("1.25" in line for line in said)

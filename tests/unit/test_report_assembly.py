@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,28 +15,26 @@ from difftract_bids.bids.fodf_sidecars import (
     normalisation_metadata,
     sh_encoding,
 )
+from difftract_bids.checks.table import write_checks
+from difftract_bids.checks.verdict import Check
 from difftract_bids.config import Config
 from difftract_bids.errors import InputError
+from difftract_bids.reports.about import About, write_about_html
 from difftract_bids.reports.assembly import assemble_report
-from difftract_bids.reports.methods import (
-    methods_markdown,
-    write_methods,
-)
+from difftract_bids.reports.methods import methods_markdown, write_methods
+from difftract_bids.reports.placeholder import reason_not_drawn
 from difftract_bids.reports.references import bibliography, cited
 from difftract_bids.reports.summary import (
-    About,
     ConnectomeFacts,
     Notice,
     RunSummary,
     fodf_facts,
-    notices_from_figures,
-    write_about_html,
     write_summary_html,
 )
 
 PER_RUN = ("gradients", "mask", "coreg", "fa", "response", "tissues", "fodf", "tractogram")
 PER_ATLAS = ("parcellation", "connectome")
-SVG = '<?xml version="1.0"?>\n<svg width="9pt" viewBox="0 0 9 9" xmlns="http://www.w3.org/2000/svg"/>'
+SVG = '<?xml version="1.0"?>\n<svg viewBox="0 0 9 9" xmlns="http://www.w3.org/2000/svg"/>'
 RUN = RunSummary(
     shape=(9, 9, 9),
     voxel_sizes_mm=(2.0, 2.0, 2.5),
@@ -122,7 +121,7 @@ def test_headings_name_session_run_and_atlas(tmp_path):
     assert "Reports for" not in plain
 
 
-def test_the_page_needs_no_network_and_no_script(tmp_path):
+def test_a_page_without_interactive_figures_needs_no_network_and_no_script(tmp_path):
     put_figures(tmp_path, [("", "")], ["One"])
     page = Page(assemble_report(tmp_path, "01", run_uuid="uuid"))
     assert {tag for tag, _ in page.tags}.isdisjoint({"script", "iframe", "object", "embed"})
@@ -176,6 +175,95 @@ def test_a_participant_without_figures_is_refused(tmp_path):
         assemble_report(tmp_path, "09", run_uuid="uuid")
 
 
+def test_a_page_that_cannot_be_put_together_becomes_a_plain_one_that_says_so(
+    tmp_path, monkeypatch
+):
+    def fail(*_args, **_kwargs):
+        raise ValueError('no <section> of "this"\nname')
+
+    written = put_figures(tmp_path, SEVERAL, ["One"])
+    put_figures(tmp_path, [("", "")], ["One"], subject="sub-02")
+    monkeypatch.setattr("difftract_bids.reports.assembly.Report", fail)
+    shown = [Path(one).name for one in written[1:]]
+    path = assemble_report(tmp_path, "01", run_uuid="uuid", figures=shown)
+    assert path == tmp_path / "sub-01.html"
+    assert reason_not_drawn(path) == 'ValueError: no <section> of "this" name'
+    page = Page(path)
+    assert "no &lt;section&gt; of" in page.text
+    assert all((tmp_path / link).is_file() for link in page.values("href", "a"))
+    assert sorted(f"./{link}" for link in page.values("href", "a")) == sorted(written[1:])
+
+
+def test_a_plain_page_of_a_session_shows_that_session_alone(tmp_path, monkeypatch):
+    put_figures(tmp_path, SEVERAL, ["One"])
+    monkeypatch.setattr("difftract_bids.reports.assembly.Report", None)
+    links = Page(assemble_report(tmp_path, "01", run_uuid="u", session="B")).values("href", "a")
+    assert links
+    assert all("ses-B" in link for link in links)
+
+
+def put_checks(out_dir, folder, entities, *checks):
+    path = out_dir / "sub-01" / folder / "dwi" / f"sub-01{entities}_desc-checks_quality.tsv"
+    return write_checks(checks, path)
+
+
+def overview(page):
+    """Rows of the table of all runs: name, and the words for its lights."""
+    found = re.search(r'<table class="overview">.*?</table>', page.text, re.DOTALL)
+    if found is None:
+        return {}
+    rows = re.findall(r"<tr>(.*?)</tr>", found[0], re.DOTALL)
+    cells = [
+        [re.sub(r"<[^>]+>", "", c).strip() for c in re.findall(r"<t[hd].*?</t[hd]>", r)]
+        for r in rows
+    ]
+    return {name: rest for name, *rest in cells}
+
+
+def test_the_lights_of_several_runs_are_in_one_table_that_leads_to_their_summaries(tmp_path):
+    put_figures(tmp_path, SEVERAL[2:4], ["One"])
+    bad = replace(GOOD, light="bad", found='Leaks "everywhere" <b>.')
+    near, far = (
+        replace(GOOD, name="x", title="Template", of=of, light=light)
+        for of, light in (("Near", "look"), ("Far", "unknown"))
+    )
+    put_checks(tmp_path, *SEVERAL[2], GOOD, near, far)
+    put_checks(tmp_path, *SEVERAL[3], bad, GOOD, near)
+    page = Page(assemble_report(tmp_path, "01", run_uuid="uuid"))
+    assert overview(page) == {
+        "Run": ["Brain mask", "Template, Near", "Template, Far"],
+        "sub-01_ses-A_dir-PA": ["●Good", "▲Look", "○Not judged"],
+        # Of two checks of a name, the worse one; and nothing where there is none.
+        "sub-01_ses-B_dir-AP_run-1": ["■Wrong", "▲Look", ""],
+    }
+    assert 'title="Leaks &#34;everywhere&#34; &lt;b&gt;."' in page.text
+    for name in ("sub-01_ses-A_dir-PA", "sub-01_ses-B_dir-AP_run-1"):
+        anchor = f"{name}_desc-summary_dwi"
+        assert f"#{anchor}" in page.values("href", "a")
+        assert page.values("id").count(anchor) == 1
+
+
+def test_an_overview_has_the_runs_of_its_page_and_there_is_none_of_a_single_one(tmp_path):
+    put_figures(tmp_path, SEVERAL, ["One"])
+    for folder, entities in SEVERAL:
+        put_checks(tmp_path, folder, entities, GOOD)
+    # Of a run that is no longer shown, and one whose table is damaged.
+    put_checks(tmp_path, "ses-B", "_ses-B_acq-old", GOOD)
+    put_checks(tmp_path, *SEVERAL[0], GOOD).write_text("no table")
+
+    def runs(**options):
+        figures = [path.name for path in tmp_path.glob("sub-01/**/figures/*")]
+        path = assemble_report(tmp_path, "01", run_uuid="uuid", figures=figures, **options)
+        return [name.removeprefix("sub-01_") for name in overview(Page(path))][1:]
+
+    assert runs() == [f"{entities[1:]}" for _, entities in SEVERAL[1:]]
+    assert runs(session="B") == [f"{entities[1:]}" for _, entities in SEVERAL[3:]]
+    for path in tmp_path.glob("sub-01/ses-*/dwi/*"):
+        if "dir-PA" not in path.name or "ses-B" not in path.name:
+            path.unlink()
+    assert runs() == []
+
+
 def test_a_second_assembly_changes_nothing(tmp_path):
     put_figures(tmp_path, [("", "")], ["One"])
     first = assemble_report(tmp_path, "01", run_uuid="uuid").read_bytes()
@@ -188,6 +276,10 @@ def test_whatever_comes_from_outside_is_escaped(tmp_path):
     summary = replace(
         RUN,
         notices=[Notice(evil, evil, evil)],
+        checks=[Check(evil, evil, "bad", evil, evil, evil, evil, 1.0, evil)],
+        anchors={f"{evil} {evil}": evil},
+        fodf=[(evil, evil)],
+        decisions=[evil],
         connectomes=[facts],
         stop_reasons={evil: 3},
         seed_fates={evil: 3},
@@ -221,30 +313,40 @@ def test_streamlines_that_count_for_several_pairs_are_told_once(tmp_path):
     assert "within one parcel" not in text
 
 
+GOOD = Check("mask", "Brain mask", "good", "1,400 mL in one piece.", figure="mask")
+
+
 def test_a_good_run_has_no_warnings_and_says_so(tmp_path):
-    assert notices_from_figures(RUN) == []
-    assert "No warnings" in write_summary_html(RUN, tmp_path / "s.html").read_text()
+    text = write_summary_html(replace(RUN, checks=[GOOD]), tmp_path / "s.html").read_text()
+    assert "All checks are good" in text
+    assert "To know" not in text
+    assert "remedy" not in text
 
 
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"n_streamlines": 0}, "not one streamline"),
-        ({"n_streamlines": 20}, "2.0% of the seeds"),
-        (
-            {"connectomes": [ConnectomeFacts("X", 10, 3, 900, 0, (1, 1, 1), ("a",))]},
-            "1 of 10 nodes",
-        ),
-        ({"connectomes": [ConnectomeFacts("X", 10, 3, 90, 0, (1, 1, 1))]}, "Only 10%"),
-    ],
-)
-def test_what_is_out_of_the_ordinary_becomes_a_warning_with_a_remedy(tmp_path, change, words):
-    (notice,) = notices_from_figures(replace(RUN, **change))
-    assert words in notice.what
-    assert notice.remedy
-    text = write_summary_html(replace(RUN, **change), tmp_path / "s.html").read_text()
-    assert words in text
-    assert notice.remedy in text
+@pytest.mark.parametrize(("light", "word"), [("bad", "Wrong"), ("look", "Look")])
+def test_what_is_out_of_the_ordinary_is_told_with_a_remedy_and_leads_to_its_figure(
+    tmp_path, light, word
+):
+    check = Check(
+        *("connectome", "Connectome", light, "Only 10% of 900 streamlines."),
+        *("Look at the parcellation.", "parcellation", "X"),
+    )
+    anchors = {"mask": "a_mask", "parcellation X": "x", "parcellation": "y"}
+    summary = replace(RUN, checks=[GOOD, check], anchors=anchors)
+    page = Page(write_summary_html(summary, tmp_path / "s.html"))
+    row = page.text[page.text.index(f'<tr class="{light}">') :].split("</tr>")[0]
+    told = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", row))
+    assert word in told  # for those who do not see the colour
+    assert "Connectome, X Only 10% of 900 streamlines. Look at the parcellation." in told
+    assert page.values("href", "a") == ["#a_mask", "#x"]
+    assert "1 of 2 checks" in page.text
+
+
+def test_what_the_stages_want_to_be_known_is_told(tmp_path):
+    summary = replace(RUN, notices=[Notice("No fieldmap.", "Take one.", "sub-01_dwi.nii.gz")])
+    text = write_summary_html(summary, tmp_path / "s.html").read_text()
+    for words in ("No fieldmap.", "Take one.", "<code>sub-01_dwi.nii.gz</code>"):
+        assert words in text
 
 
 def test_the_settings_of_the_run_are_on_the_page(tmp_path):
