@@ -367,8 +367,8 @@ def _methods(config: PreprocessingConfig, displacements: Displacements, n_parts:
     left = [] if displacements.motion != "none" else ["head motion and eddy currents"]
     left += [] if displacements.distortion != "none" else ["susceptibility distortion"]
     if left:
-        text = " and ".join(left)
-        said.append(f"{text[0].upper()}{text[1:]} were not corrected.")
+        text, verb = " and ".join(left), "was" if left == ["susceptibility distortion"] else "were"
+        said.append(f"{text[0].upper()}{text[1:]} {verb} not corrected.")
     resampled = len(left) < 2 or config.output_resolution_mm is not None
     if displacements.motion != "eddy" and resampled:
         said.append("Volumes were resampled once, by cubic interpolation.")

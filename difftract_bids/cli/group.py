@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 import tempfile
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from difftract_bids.cli.provenance import command_line
 from difftract_bids.errors import InputError
 
 if TYPE_CHECKING:
@@ -139,7 +138,7 @@ def _sum_up(
             )
     about = GroupAbout(
         version=__version__,
-        command_line=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        command_line=command_line(),
         started=started.isoformat(timespec="seconds"),
         settings=write_tables(config),
         selection=selection.in_words(),

@@ -13,6 +13,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from difftract_bids import config as settings
 from difftract_bids.cli.arguments import Parser, positive
 
+PROGRAM = "difftract-bids"
 _EXAMPLES = """\
 examples:
   difftract-bids /data/bids /data/derivatives/difftract participant
@@ -75,7 +76,7 @@ class _Parser(Parser):
 def build_parser() -> argparse.ArgumentParser:
     """Make the parser; settings have no defaults here, so that a file can set them."""
     parser = _Parser(
-        prog="difftract-bids",
+        prog=PROGRAM,
         description="From diffusion MRI (BIDS) to structural connectomes (BIDS derivatives).",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -10,6 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from difftract_bids.cli.parser import PROGRAM
+
 if TYPE_CHECKING:
     from difftract_bids.bids.plan import Plan
 
@@ -23,6 +25,12 @@ _SOFTWARE = (
 def software_versions() -> dict[str, str]:
     """Tell the versions of the libraries that compute."""
     return {name: version(name) for name in _SOFTWARE}
+
+
+def command_line() -> str:
+    """Give the command as it can be given again, however it was started."""
+    program = Path(sys.argv[0]).name
+    return shlex.join([PROGRAM if program == "__main__.py" else program, *sys.argv[1:]])
 
 
 def write_provenance(
@@ -49,7 +57,7 @@ def write_provenance(
 
     about = About(
         version=__version__,
-        command_line=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        command_line=command_line(),
         run_uuid=run_uuid,
         config=plan.config,
         inputs=[],

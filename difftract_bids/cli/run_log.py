@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import shlex
 import sys
 import uuid
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from difftract_bids.bids.uris import input_uri
 from difftract_bids.cli.outcomes import Outcome, write_table
-from difftract_bids.cli.provenance import software_versions
+from difftract_bids.cli.provenance import command_line, software_versions
 from difftract_bids.io.atomic import write_json, write_text_atomic
 
 if TYPE_CHECKING:
@@ -43,7 +42,7 @@ class RunLog:
         self.folder = plan.output_dir / "logs" / name
         self.folder.mkdir(parents=True)
         write_text_atomic(self.folder / "config.toml", plan.config.to_toml())
-        write_text_atomic(self.folder / "command.txt", shlex.join(sys.argv) + "\n")
+        write_text_atomic(self.folder / "command.txt", f"{command_line()}\n")
         self._provenance: dict[str, Any] = {
             "Version": __version__,
             "CommandLine": sys.argv,
