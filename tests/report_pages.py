@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from difftract_bids.reports.assembly import assemble_report
+from difftract_bids.reports.page.assembly import assemble_report
 
 #: Of a participant, whatever sessions it has.
 _OF_ALL = ("methods", "about")

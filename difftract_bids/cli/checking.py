@@ -115,7 +115,7 @@ def _failures(plan: Plan, participant: str) -> list[Path]:
 
 
 def _assemble(plan: Plan, participant: str, run_uuid: str) -> None:
-    from difftract_bids.reports.assembly import assemble_report
+    from difftract_bids.reports.page.assembly import assemble_report
 
     figures = shown_figures(plan, participant)
     if any(

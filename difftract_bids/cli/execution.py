@@ -254,7 +254,7 @@ def prepare(execution: Execution, scratch_dir: Path, *, monitor: bool = False) -
 def _describe(plan: Plan, methods: str) -> None:
     """Write what describes the derivatives dataset, with the methods of what has begun so far."""
     from difftract_bids.bids.describe import describe_dataset
-    from difftract_bids.reports.methods import methods_markdown
+    from difftract_bids.reports.page.methods import methods_markdown
 
     describe_dataset(
         plan.output_dir,

@@ -52,8 +52,8 @@ def write_provenance(
     from difftract_bids import __version__
     from difftract_bids.bids.pages import report_sessions, snippet_path
     from difftract_bids.bids.uris import input_uri
-    from difftract_bids.reports.about import About, write_about_html
-    from difftract_bids.reports.methods import write_methods
+    from difftract_bids.reports.page.about import About, write_about_html
+    from difftract_bids.reports.page.methods import write_methods
 
     about = About(
         version=__version__,
@@ -84,7 +84,7 @@ def write_failure(plan: Plan, participant: str, reason: str | None) -> None:
         Why it failed; ``None`` if it did not.
     """
     from difftract_bids.bids.pages import report_sessions, snippet_path
-    from difftract_bids.reports.about import write_failure_html
+    from difftract_bids.reports.page.about import write_failure_html
 
     for session in report_sessions(plan, participant):
         path = plan.output_dir / snippet_path("failure", participant, session)

@@ -206,7 +206,7 @@ def _boilerplate(plan: Plan, resources: Any, state: Any) -> int:  # noqa: ANN401
     from difftract_bids.cli.run_log import RunLog
     from difftract_bids.io.atomic import write_text_atomic
     from difftract_bids.io.locks import taking_turns
-    from difftract_bids.reports.methods import methods_markdown
+    from difftract_bids.reports.page.methods import methods_markdown
 
     execution = Execution(resources, RunLog(plan, resources).folder, state)
     prepare(execution, plan.scratch_dir)

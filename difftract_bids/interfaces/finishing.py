@@ -121,7 +121,7 @@ class AssembleReport(SimpleInterface):
     _always_run = True  # as above
 
     def _run_interface(self, runtime):
-        from difftract_bids.reports.assembly import assemble_report
+        from difftract_bids.reports.page.assembly import assemble_report
 
         page = assemble_report(
             Path(self.inputs.output_dir),

@@ -20,9 +20,9 @@ from difftract_bids.cli.group import run_group
 from difftract_bids.config import GroupConfig
 from difftract_bids.io.matrices import read_matrix
 from difftract_bids.io.tractograms import read_tractogram
-from difftract_bids.reports import assembly
+from difftract_bids.reports.page import assembly
+from difftract_bids.reports.page.summary import SIGNS
 from difftract_bids.reports.placeholder import write_placeholder
-from difftract_bids.reports.summary import SIGNS
 
 pytestmark = [pytest.mark.external, pytest.mark.integration, needs_browser]
 #: Few streamlines, so that the run is short, and everything that a report can show.

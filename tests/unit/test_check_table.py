@@ -14,7 +14,7 @@ from difftract_bids.errors import InputError
 from difftract_bids.interfaces.gather_checks import GatherChecks
 from difftract_bids.io.matrices import write_matrix
 from difftract_bids.io.summaries import write_summary
-from difftract_bids.reports.summary import full_title, verdict
+from difftract_bids.reports.page.summary import full_title, verdict
 
 MASK = Check("mask", "Brain mask", "good", "1,400 mL in one piece.", value=1.4e6, unit="mm^3")
 TEMPLATE = Check(

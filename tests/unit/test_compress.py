@@ -9,8 +9,13 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from difftract_bids.reports.compress import LARGE_PIXELS, compress_svg, encode, with_palette
-from difftract_bids.reports.style import new_figure, save_svg
+from difftract_bids.reports.drawing.compress import (
+    LARGE_PIXELS,
+    compress_svg,
+    encode,
+    with_palette,
+)
+from difftract_bids.reports.drawing.style import new_figure, save_svg
 
 SIDE = int(np.ceil(np.sqrt(LARGE_PIXELS)))
 

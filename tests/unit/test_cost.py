@@ -25,7 +25,7 @@ from difftract_bids.cli.plugins.multiproc import run_noted
 from difftract_bids.cost import COST_FILE, Cost, Meter
 from difftract_bids.interfaces.reportlets.cost import SummariseCost
 from difftract_bids.io.step_costs import StepCost, read_noted, read_step_costs
-from difftract_bids.reports.cost import duration, stages_of, started_at, write_cost_html
+from difftract_bids.reports.page.cost import duration, stages_of, started_at, write_cost_html
 
 NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
 needs_peaks = pytest.mark.skipif(

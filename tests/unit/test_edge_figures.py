@@ -7,8 +7,8 @@ import re
 import numpy as np
 import pytest
 
-from difftract_bids.reports.edges import plot_edges
-from difftract_bids.reports.matrix import plot_connectome
+from difftract_bids.reports.connectome.edges import plot_edges
+from difftract_bids.reports.connectome.matrix import plot_connectome
 
 NAMES = ["L_a", "R_b", "L_c", "R_d"]
 

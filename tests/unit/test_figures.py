@@ -17,15 +17,20 @@ from PIL import Image
 from difftract_bids.checks.sides import side_of
 from difftract_bids.errors import FodfError
 from difftract_bids.io.gradients import GradientTable
-from difftract_bids.reports import peaks as peaks_figure
-from difftract_bids.reports.fa import plot_fa
-from difftract_bids.reports.gradients import equal_area, plot_gradients, shell_members
-from difftract_bids.reports.matrix import group_of, node_order, plot_connectome
-from difftract_bids.reports.mosaic import Canonical, Mosaic, Panel
-from difftract_bids.reports.outlines import plot_mask, plot_parcellation, plot_registration
-from difftract_bids.reports.peaks import fodf_peaks, plot_fodf_peaks, stick_segments
-from difftract_bids.reports.style import OUTLINE, direction_colors, label_colors, new_figure
-from difftract_bids.reports.tractogram import _segments, plot_tractogram
+from difftract_bids.reports.connectome.matrix import group_of, node_order, plot_connectome
+from difftract_bids.reports.drawing.mosaic import Canonical, Mosaic, Panel
+from difftract_bids.reports.drawing.style import (
+    OUTLINE,
+    direction_colors,
+    label_colors,
+    new_figure,
+)
+from difftract_bids.reports.fodf import peaks as peaks_figure
+from difftract_bids.reports.fodf.peaks import fodf_peaks, plot_fodf_peaks, stick_segments
+from difftract_bids.reports.images.fa import plot_fa
+from difftract_bids.reports.images.gradients import equal_area, plot_gradients, shell_members
+from difftract_bids.reports.images.outlines import plot_mask, plot_parcellation, plot_registration
+from difftract_bids.reports.streamlines.tractogram import _segments, plot_tractogram
 
 SIZES_MM = np.array([2.0, 2.5, 4.0])
 VOX2RAS = from_matvec(np.diag(SIZES_MM), [-40.0, -50.0, -40.0])

@@ -14,12 +14,12 @@ from nibabel.eulerangles import euler2mat
 from PIL import Image
 
 from difftract_bids.errors import GradientError
-from difftract_bids.reports.flicker import write_flicker
+from difftract_bids.reports.drawing.style import new_figure
 from difftract_bids.reports.flickers.denoising import flick_denoising
+from difftract_bids.reports.flickers.flicker import write_flicker
 from difftract_bids.reports.flickers.motion import ShellMaps, flick_motion, shell_maps
 from difftract_bids.reports.flickers.registration import flick_coregistration, flick_template
 from difftract_bids.reports.flickers.shell import fullest_shell, of_range
-from difftract_bids.reports.style import new_figure
 from difftract_bids.reports.templates import packaged_text
 
 SHAPE, VOX2RAS = (36, 40, 32), from_matvec(np.diag([5.0, 5, 5]), [-87.5, -97.5, -77.5])

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from difftract_bids.modelling.zonal import zonal_basis
-from difftract_bids.reports.response import amplitudes, plot_response
-from difftract_bids.reports.style import CATEGORIES
-from difftract_bids.reports.tissues import plot_tissues, tissue_shares
+from difftract_bids.reports.drawing.style import CATEGORIES
+from difftract_bids.reports.fodf.response import amplitudes, plot_response
+from difftract_bids.reports.fodf.tissues import plot_tissues, tissue_shares
 
 WM = np.array([[900.0, 0, 0], [500.0, -150.0, 30.0], [300.0, -140.0, 60.0]])
 GM = np.array([[1000.0], [500.0], [200.0]])

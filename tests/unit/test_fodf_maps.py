@@ -15,8 +15,8 @@ from difftract_bids.core.fodf_peaks import all_peaks
 from difftract_bids.core.sh import n_coefficients, sh_basis, sh_degrees_and_orders
 from difftract_bids.errors import FodfError, InputError
 from difftract_bids.modelling.fodf_maps import afd_total, colour_fa, nufo, peaks
-from difftract_bids.reports.fa import plot_fa
-from difftract_bids.reports.peaks import fodf_peaks as sticks
+from difftract_bids.reports.fodf.peaks import fodf_peaks as sticks
+from difftract_bids.reports.images.fa import plot_fa
 
 
 def lobe(direction, lmax=8, weight=1.0):
@@ -240,7 +240,7 @@ def test_anisotropy_is_coloured_by_direction():
 def test_the_report_shows_the_same_colours(tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(
-        "difftract_bids.reports.fa.colour_fa",
+        "difftract_bids.reports.images.fa.colour_fa",
         lambda fa, v1: drawn.append((fa, v1)) or colour_fa(fa, v1),
     )
     shape = (6, 6, 6)

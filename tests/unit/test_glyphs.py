@@ -7,9 +7,9 @@ from nibabel.affines import from_matvec
 from nibabel.eulerangles import euler2mat
 
 from difftract_bids.errors import FodfError
-from difftract_bids.reports.glyphs import draw_glyphs, glyphs, view_axes
-from difftract_bids.reports.mosaic import PLANES, Canonical, Panel
-from difftract_bids.reports.style import new_figure
+from difftract_bids.reports.drawing.mosaic import PLANES, Canonical, Panel
+from difftract_bids.reports.drawing.style import new_figure
+from difftract_bids.reports.fodf.glyphs import draw_glyphs, glyphs, view_axes
 
 PIXELS = 32
 

@@ -31,7 +31,7 @@ from difftract_bids.learn.acquisition import Acquisition
 from difftract_bids.learn.architectures import DEFAULT_ARCHITECTURE
 from difftract_bids.learn.model_file import save_model
 from difftract_bids.learn.network import FODFNetwork, NetworkSettings
-from difftract_bids.reports.summary import fodf_facts
+from difftract_bids.reports.page.summary import fodf_facts
 from difftract_bids.workflows.fodf import fodf_methods
 
 TRAINING = {"participants": ["03", "04", "05"], "dataset": "Some group"}

@@ -9,7 +9,7 @@ import re
 import numpy as np
 import pytest
 
-from difftract_bids.reports.matrix_view import EdgeMeasure, write_matrix_view
+from difftract_bids.reports.connectome.matrix_view import EdgeMeasure, write_matrix_view
 
 NAMES = ["7Networks_RH_Vis_1", "7Networks_LH_Vis_1", "Brain-Stem", "7Networks_LH_Cont_1"]
 #: Left, then right, then midline; groups in the order in which the atlas has them.

@@ -11,11 +11,11 @@ from difftract_bids.interfaces.reportlets.connectome import PlotNodes
 from difftract_bids.io.centroids import read_centroids
 from difftract_bids.io.images import save_volume
 from difftract_bids.io.matrices import write_matrix, write_table
-from difftract_bids.reports import nodes as nodes_figure
-from difftract_bids.reports.edge_histograms import _weight_bins
-from difftract_bids.reports.glass_brain import strongest_edges
-from difftract_bids.reports.node_pairs import regions, without_side
-from difftract_bids.reports.nodes import plot_nodes
+from difftract_bids.reports.connectome import nodes as nodes_figure
+from difftract_bids.reports.connectome.edge_histograms import _weight_bins
+from difftract_bids.reports.connectome.glass_brain import strongest_edges
+from difftract_bids.reports.connectome.node_pairs import regions, without_side
+from difftract_bids.reports.connectome.nodes import plot_nodes
 
 NAMES = ["L_a", "R_b", "L_b", "R_a", "Stem"]
 COUNTS = np.array(

@@ -4,9 +4,9 @@ import re
 
 from matplotlib.figure import Figure
 
-from difftract_bids.reports.assembly import assemble_report
-from difftract_bids.reports.flicker import write_flicker
-from difftract_bids.reports.picture_sizes import with_picture_sizes
+from difftract_bids.reports.flickers.flicker import write_flicker
+from difftract_bids.reports.page.assembly import assemble_report
+from difftract_bids.reports.page.picture_sizes import with_picture_sizes
 
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1008.4 360"/>'
 

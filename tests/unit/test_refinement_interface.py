@@ -31,7 +31,7 @@ from difftract_bids.modelling.fodf import fit
 from difftract_bids.modelling.predicted_signal import convolution_matrices
 from difftract_bids.modelling.response import Response, write_response
 from difftract_bids.modelling.zonal import fit_zonal
-from difftract_bids.reports.refinement import edge_correlation, plot_refinement
+from difftract_bids.reports.fodf.refinement import edge_correlation, plot_refinement
 
 SHAPE = (12, 9, 5)
 AFFINE = np.diag([-3.0, 3.0, 3.0, 1.0])

@@ -19,18 +19,18 @@ from difftract_bids.checks.table import write_checks
 from difftract_bids.checks.verdict import Check
 from difftract_bids.config import Config
 from difftract_bids.errors import InputError
-from difftract_bids.reports.about import About, write_about_html
-from difftract_bids.reports.assembly import assemble_report
-from difftract_bids.reports.methods import methods_markdown, write_methods
-from difftract_bids.reports.placeholder import reason_not_drawn
-from difftract_bids.reports.references import bibliography, cited
-from difftract_bids.reports.summary import (
+from difftract_bids.reports.page.about import About, write_about_html
+from difftract_bids.reports.page.assembly import assemble_report
+from difftract_bids.reports.page.methods import methods_markdown, write_methods
+from difftract_bids.reports.page.references import bibliography, cited
+from difftract_bids.reports.page.summary import (
     ConnectomeFacts,
     Notice,
     RunSummary,
     fodf_facts,
     write_summary_html,
 )
+from difftract_bids.reports.placeholder import reason_not_drawn
 
 PER_RUN = ("gradients", "mask", "coreg", "fa", "response", "tissues", "fodf", "tractogram")
 PER_ATLAS = ("parcellation", "connectome")
@@ -183,7 +183,7 @@ def test_a_page_that_cannot_be_put_together_becomes_a_plain_one_that_says_so(
 
     written = put_figures(tmp_path, SEVERAL, ["One"])
     put_figures(tmp_path, [("", "")], ["One"], subject="sub-02")
-    monkeypatch.setattr("difftract_bids.reports.assembly.Report", fail)
+    monkeypatch.setattr("difftract_bids.reports.page.assembly.Report", fail)
     shown = [Path(one).name for one in written[1:]]
     path = assemble_report(tmp_path, "01", run_uuid="uuid", figures=shown)
     assert path == tmp_path / "sub-01.html"
@@ -196,7 +196,7 @@ def test_a_page_that_cannot_be_put_together_becomes_a_plain_one_that_says_so(
 
 def test_a_plain_page_of_a_session_shows_that_session_alone(tmp_path, monkeypatch):
     put_figures(tmp_path, SEVERAL, ["One"])
-    monkeypatch.setattr("difftract_bids.reports.assembly.Report", None)
+    monkeypatch.setattr("difftract_bids.reports.page.assembly.Report", None)
     links = Page(assemble_report(tmp_path, "01", run_uuid="u", session="B")).values("href", "a")
     assert links
     assert all("ses-B" in link for link in links)

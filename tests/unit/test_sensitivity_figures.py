@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 from nibabel.affines import from_matvec
 from PIL import Image
 
-from difftract_bids.reports import edge_errors, sensitivity
-from difftract_bids.reports.edge_errors import plot_edge_errors, uncertain_strong_edges
-from difftract_bids.reports.sensitivity import NODE_COLORS, plot_sensitivity, slices_of
+from difftract_bids.reports.connectome import edge_errors, sensitivity
+from difftract_bids.reports.connectome.edge_errors import plot_edge_errors, uncertain_strong_edges
+from difftract_bids.reports.connectome.sensitivity import NODE_COLORS, plot_sensitivity, slices_of
 
 SHAPE = (30, 36, 24)
 VOX2RAS = from_matvec(np.diag([3.0, 3.0, 3.0]), [-45.0, -54.0, -36.0])

@@ -8,8 +8,8 @@ from matplotlib.text import Text
 
 from difftract_bids.interfaces.reportlets.streamlines import PlotStreamlineStatistics
 from difftract_bids.io.summaries import write_summary
-from difftract_bids.reports import streamline_statistics
-from difftract_bids.reports.streamline_statistics import named, plot_streamline_statistics
+from difftract_bids.reports.streamlines import statistics as streamline_statistics
+from difftract_bids.reports.streamlines.statistics import named, plot_streamline_statistics
 
 LENGTHS_MM = np.concatenate([np.full(900, 20.0), np.full(100, 150.0)])
 STOPS = {"left_mask": 500, "below_cutoff": 1499, "high_curvature": 1, "max_length": 0}

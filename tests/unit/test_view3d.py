@@ -9,9 +9,9 @@ import re
 import numpy as np
 import pytest
 
-from difftract_bids.reports.scripts import page_scripts
-from difftract_bids.reports.typed_arrays import coded, run_lengths
-from difftract_bids.reports.view3d import write_view3d
+from difftract_bids.reports.drawing.typed_arrays import coded, run_lengths
+from difftract_bids.reports.page.scripts import page_scripts
+from difftract_bids.reports.streamlines.view3d import write_view3d
 
 SHAPE = (24, 30, 20)
 #: Oblique, flipped left to right, y and z swapped, voxels that are not cubes.

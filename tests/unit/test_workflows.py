@@ -23,8 +23,8 @@ from difftract_bids.learn.acquisition import Acquisition
 from difftract_bids.learn.architectures import DEFAULT_ARCHITECTURE
 from difftract_bids.learn.model_file import save_model
 from difftract_bids.learn.network import FODFNetwork, NetworkSettings
-from difftract_bids.reports.methods import methods_markdown
-from difftract_bids.reports.references import bibliography
+from difftract_bids.reports.page.methods import methods_markdown
+from difftract_bids.reports.page.references import bibliography
 from difftract_bids.workflows.app import init_difftract_wf
 from difftract_bids.workflows.connectome import connectome_methods
 from difftract_bids.workflows.displacements import Displacements, init_displacements_wf

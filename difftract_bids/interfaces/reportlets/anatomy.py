@@ -31,7 +31,7 @@ class PlotFiveTissueTypes(Reportlet):
     input_spec = PlotFiveTissueTypesInputSpec
 
     def _draw(self, path):
-        from difftract_bids.reports.five_tissue_types import plot_five_tissue_types
+        from difftract_bids.reports.images.five_tissue_types import plot_five_tissue_types
 
         tissues, vox2ras = load_for_figure(self.inputs.five_tissue_types, ndim=4)
         t1w, t1w_vox2ras = load_for_figure(self.inputs.t1w)
@@ -68,7 +68,7 @@ class PlotRegistration(Reportlet):
 
     def _draw(self, path):
         from difftract_bids.preprocessing.t1w_brain import around_brain
-        from difftract_bids.reports.five_tissue_types import plot_template
+        from difftract_bids.reports.images.five_tissue_types import plot_template
 
         t1w, t1w_vox2ras = load_for_figure(self.inputs.t1w)
         template, brain = around_brain(

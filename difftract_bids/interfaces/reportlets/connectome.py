@@ -40,7 +40,7 @@ class PlotParcellation(Reportlet):
         import numpy as np
 
         from difftract_bids.io.images import load_volume
-        from difftract_bids.reports.outlines import plot_parcellation
+        from difftract_bids.reports.images.outlines import plot_parcellation
 
         b0, vox2ras = load_for_figure(self.inputs.dwiref)
         labels = load_volume(self.inputs.parcellation, ndim=3, dtype=np.int32).data
@@ -69,7 +69,7 @@ class PlotConnectome(Reportlet):
 
     def _draw(self, path):
         from difftract_bids.io.matrices import read_matrix
-        from difftract_bids.reports.matrix import plot_connectome
+        from difftract_bids.reports.connectome.matrix import plot_connectome
 
         matrix, names = read_matrix(self.inputs.matrix)
         return plot_connectome(matrix, names, path)
@@ -100,7 +100,7 @@ class PlotEdges(Reportlet):
         import numpy as np
 
         from difftract_bids.io.matrices import read_matrix
-        from difftract_bids.reports.edges import plot_edges
+        from difftract_bids.reports.connectome.edges import plot_edges
 
         given = {
             measure: getattr(self.inputs, measure)
@@ -144,7 +144,7 @@ class PlotNodes(Reportlet):
     def _draw(self, path):
         from difftract_bids.io.centroids import read_centroids
         from difftract_bids.io.matrices import read_matrix
-        from difftract_bids.reports.nodes import plot_nodes
+        from difftract_bids.reports.connectome.nodes import plot_nodes
 
         half, names = read_matrix(self.inputs.matrix)
         lengths, where, brain = None, None, {}

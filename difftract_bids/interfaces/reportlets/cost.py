@@ -51,7 +51,7 @@ class SummariseCost(Reportlet):
 
     def _draw(self, path):
         from difftract_bids.io.step_costs import read_step_costs
-        from difftract_bids.reports.cost import started_at, write_cost_html
+        from difftract_bids.reports.page.cost import started_at, write_cost_html
 
         steps = set(self.inputs.steps) if isdefined(self.inputs.steps) else None
         started = started_at(self.inputs.run_uuid) if isdefined(self.inputs.run_uuid) else None

@@ -41,7 +41,7 @@ class PlotResponse(Reportlet):
 
     def _draw(self, path):
         from difftract_bids.interfaces.response import read_responses
-        from difftract_bids.reports.response import plot_response
+        from difftract_bids.reports.fodf.response import plot_response
 
         given = [
             t for t in TISSUE_FIELDS if isdefined(getattr(self.inputs, f"response_{t.lower()}"))
@@ -76,7 +76,7 @@ class PlotTissues(Reportlet):
     input_spec = PlotTissuesInputSpec
 
     def _draw(self, path):
-        from difftract_bids.reports.tissues import plot_tissues
+        from difftract_bids.reports.fodf.tissues import plot_tissues
 
         paths = {tissue: getattr(self.inputs, name) for tissue, name in TISSUE_FIELDS.items()}
         tissues = {
@@ -114,7 +114,7 @@ class PlotFODF(Reportlet):
     input_spec = PlotFODFInputSpec
 
     def _draw(self, path):
-        from difftract_bids.reports.peaks import plot_fodf_peaks
+        from difftract_bids.reports.fodf.peaks import plot_fodf_peaks
 
         fodf, vox2ras = load_for_figure(self.inputs.fodf, ndim=4)
         fa = load_for_figure(self.inputs.fa).data

@@ -41,7 +41,7 @@ class PlotGradients(Reportlet):
     def _draw(self, path):
         import numpy as np
 
-        from difftract_bids.reports.gradients import plot_gradients
+        from difftract_bids.reports.images.gradients import plot_gradients
 
         image, gradients = image_and_gradients(self.inputs)
         series = np.asanyarray(image.dataobj)
@@ -63,7 +63,7 @@ class PlotMask(Reportlet):
     input_spec = OnReferenceInputSpec
 
     def _draw(self, path):
-        from difftract_bids.reports.outlines import plot_mask
+        from difftract_bids.reports.images.outlines import plot_mask
 
         b0, vox2ras = load_for_figure(self.inputs.dwiref)
         return plot_mask(b0, load_for_figure(self.inputs.mask).data > 0, vox2ras, path)
@@ -89,7 +89,7 @@ class PlotCoregistration(Reportlet):
     input_spec = PlotCoregistrationInputSpec
 
     def _draw(self, path):
-        from difftract_bids.reports.outlines import plot_registration
+        from difftract_bids.reports.images.outlines import plot_registration
 
         b0, vox2ras = load_for_figure(self.inputs.dwiref)
         t1w, t1w_vox2ras = load_for_figure(self.inputs.t1w)
@@ -119,7 +119,7 @@ class PlotFA(Reportlet):
     input_spec = PlotFAInputSpec
 
     def _draw(self, path):
-        from difftract_bids.reports.fa import plot_fa
+        from difftract_bids.reports.images.fa import plot_fa
 
         fa, vox2ras = load_for_figure(self.inputs.fa)
         v1 = load_for_figure(self.inputs.v1, ndim=4).data

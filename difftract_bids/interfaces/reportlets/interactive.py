@@ -42,7 +42,7 @@ class PlotView3D(Reportlet):
 
     def _draw(self, path):
         from difftract_bids.io.tractograms import read_tractogram
-        from difftract_bids.reports.view3d import write_view3d
+        from difftract_bids.reports.streamlines.view3d import write_view3d
 
         points_mm, offsets = read_tractogram(self.inputs.preview)
         mask = load_for_figure(self.inputs.mask)
@@ -90,7 +90,7 @@ class PlotMatrixView(Reportlet):
 
     def _draw(self, path):
         from difftract_bids.io.matrices import read_matrix
-        from difftract_bids.reports.matrix_view import EdgeMeasure, write_matrix_view
+        from difftract_bids.reports.connectome.matrix_view import EdgeMeasure, write_matrix_view
 
         counts, names = read_matrix(self.inputs.streamlines)
         measures = {}

@@ -29,7 +29,7 @@ class PlotMotion(Reportlet):
 
     def _draw(self, path):
         from difftract_bids.preprocessing.confounds import read_confounds, read_outliers
-        from difftract_bids.reports.motion import plot_motion
+        from difftract_bids.reports.images.motion import plot_motion
 
         confounds = read_confounds(self.inputs.confounds)
         return plot_motion(confounds, read_outliers(self.inputs.outliers), path)

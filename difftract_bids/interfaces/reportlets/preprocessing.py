@@ -36,7 +36,7 @@ class PlotDenoising(Reportlet):
         from difftract_bids.io.gradients import read_bvals
         from difftract_bids.io.images import load_volume
         from difftract_bids.preprocessing.mask import brain_mask
-        from difftract_bids.reports.denoising import plot_denoising
+        from difftract_bids.reports.images.denoising import plot_denoising
 
         raw = load_for_figure(self.inputs.raw, ndim=4).data
         denoised = load_volume(self.inputs.denoised, ndim=4)

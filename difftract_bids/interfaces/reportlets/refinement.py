@@ -28,7 +28,7 @@ class PlotRefinement(Reportlet):
     def _draw(self, path):
         import numpy as np
 
-        from difftract_bids.reports.refinement import plot_refinement
+        from difftract_bids.reports.fodf.refinement import plot_refinement
 
         with np.load(self.inputs.facts) as facts:
             kinds = [key for key in ("target", "before", "after") if key in facts]

@@ -48,8 +48,8 @@ class PlotSensitivity(Reportlet):
         from difftract_bids.bids.edge_targets import find_target
         from difftract_bids.bids.nodes import read_nodes
         from difftract_bids.io.images import load_volume
-        from difftract_bids.reports.matrix import short_name
-        from difftract_bids.reports.sensitivity import plot_sensitivity
+        from difftract_bids.reports.connectome.matrix import short_name
+        from difftract_bids.reports.connectome.sensitivity import plot_sensitivity
 
         nodes = read_nodes(Path(self.inputs.table))
         target = find_target(self.inputs.edge, nodes)
@@ -94,7 +94,7 @@ class PlotEdgeErrors(Reportlet):
 
     def _draw(self, path):
         from difftract_bids.io.matrices import read_matrix
-        from difftract_bids.reports.edge_errors import plot_edge_errors
+        from difftract_bids.reports.connectome.edge_errors import plot_edge_errors
 
         count, names = read_matrix(self.inputs.count)
         sd, _ = read_matrix(self.inputs.sd)

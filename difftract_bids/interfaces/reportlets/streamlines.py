@@ -38,7 +38,7 @@ class PlotTractogram(Reportlet):
 
     def _draw(self, path):
         from difftract_bids.io.tractograms import read_tractogram
-        from difftract_bids.reports.tractogram import plot_tractogram
+        from difftract_bids.reports.streamlines.tractogram import plot_tractogram
 
         points_mm, offsets = read_tractogram(self.inputs.preview)
         mask, vox2ras = load_for_figure(self.inputs.mask)
@@ -74,7 +74,7 @@ class PlotStreamlineStatistics(Reportlet):
         import numpy as np
 
         from difftract_bids.io.summaries import iter_summary
-        from difftract_bids.reports.streamline_statistics import plot_streamline_statistics
+        from difftract_bids.reports.streamlines.statistics import plot_streamline_statistics
 
         batches = [batch.lengths_mm for batch in iter_summary(self.inputs.summary)]
         counts = self.inputs.tractogram_metadata.get("Counts", {})

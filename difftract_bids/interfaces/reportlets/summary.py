@@ -66,7 +66,7 @@ class SummariseRun(Reportlet):
         from difftract_bids.checks.verdict import Check
         from difftract_bids.io.matrices import read_matrix
         from difftract_bids.io.summaries import lengths_of
-        from difftract_bids.reports.summary import (
+        from difftract_bids.reports.page.summary import (
             ConnectomeFacts,
             Notice,
             RunSummary,

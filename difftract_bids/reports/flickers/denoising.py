@@ -9,9 +9,9 @@ import numpy as np
 from jaxtyping import Bool, Float
 from matplotlib.figure import Figure
 
-from difftract_bids.reports.flicker import write_flicker
+from difftract_bids.reports.drawing.mosaic import grey_window
+from difftract_bids.reports.flickers.flicker import write_flicker
 from difftract_bids.reports.flickers.rows import Rows
-from difftract_bids.reports.mosaic import grey_window
 
 
 def flick_denoising(

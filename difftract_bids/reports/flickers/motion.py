@@ -12,11 +12,11 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from difftract_bids.reports.flicker import write_flicker
+from difftract_bids.reports.drawing.mosaic import Panel, grey_window
+from difftract_bids.reports.drawing.sampling import sampled
+from difftract_bids.reports.drawing.style import OUTLINE
+from difftract_bids.reports.flickers.flicker import write_flicker
 from difftract_bids.reports.flickers.rows import Rows
-from difftract_bids.reports.mosaic import Panel, grey_window
-from difftract_bids.reports.sampling import sampled
-from difftract_bids.reports.style import OUTLINE
 
 #: Brightness of a wider surrounding is taken out: the coils' is corrected in one series only.
 _SURROUNDING_MM = 15.0

@@ -11,10 +11,10 @@ from jaxtyping import Bool, Float
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from difftract_bids.reports.flicker import write_flicker
+from difftract_bids.reports.drawing.mosaic import Mosaic
+from difftract_bids.reports.drawing.sampling import FINER, sampled
+from difftract_bids.reports.flickers.flicker import write_flicker
 from difftract_bids.reports.flickers.motion import draw_outline
-from difftract_bids.reports.mosaic import Mosaic
-from difftract_bids.reports.sampling import FINER, sampled
 
 #: Fewer and larger than in still mosaics, as the eye can only follow a few.
 _N_SLICES = 5

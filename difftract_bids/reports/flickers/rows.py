@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from difftract_bids.reports.mosaic import (
+from difftract_bids.reports.drawing.mosaic import (
     PLANES,
     Canonical,
     Panel,
@@ -17,7 +17,7 @@ from difftract_bids.reports.mosaic import (
     bounding_box,
     grown,
 )
-from difftract_bids.reports.style import TEXT_ON_DARK, new_figure
+from difftract_bids.reports.drawing.style import TEXT_ON_DARK, new_figure
 
 #: Planes, and how far through the brain: temporal lobes, lateral ventricles, beside the midline.
 _SLICES = (("axial", 0.33), ("axial", 0.58), ("coronal", 0.5), ("sagittal", 0.46))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from difftract_bids.reports.connectome.matrix import plot_connectome
 from difftract_bids.reports.group.files import GroupAtlas
 from difftract_bids.reports.group.items import Item, filled, in_words, item, picture
 from difftract_bids.reports.group.matrices import (
@@ -16,7 +17,6 @@ from difftract_bids.reports.group.matrices import (
     plot_consistency,
     plot_group_matrices,
 )
-from difftract_bids.reports.matrix import plot_connectome
 
 _MOST_SESSIONS = 6
 _TITLES = {

@@ -15,9 +15,9 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.ticker import LogLocator, NullFormatter, NullLocator, PercentFormatter
 
 from difftract_bids.checks.sides import side_of
-from difftract_bids.reports.edges import mark_sides
-from difftract_bids.reports.matrix import group_of, interpolation, node_order
-from difftract_bids.reports.style import (
+from difftract_bids.reports.connectome.edges import mark_sides
+from difftract_bids.reports.connectome.matrix import group_of, interpolation, node_order
+from difftract_bids.reports.drawing.style import (
     CATEGORIES,
     TEXT_ON_LIGHT,
     new_figure,

@@ -18,7 +18,7 @@ from difftract_bids.reports.group.files import (
 )
 from difftract_bids.reports.group.items import Item, filled, item
 from difftract_bids.reports.group.runs import is_assessed, quality_items
-from difftract_bids.reports.summary import Notice
+from difftract_bids.reports.page.summary import Notice
 from difftract_bids.reports.templates import render, save_text
 
 _FILES = (

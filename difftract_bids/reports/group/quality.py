@@ -13,7 +13,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from difftract_bids.reports.style import CATEGORIES, TEXT_ON_LIGHT, new_figure, save_svg
+from difftract_bids.reports.drawing.style import CATEGORIES, TEXT_ON_LIGHT, new_figure, save_svg
 
 _MAIN, _APART, _BAND = CATEGORIES[0], CATEGORIES[1], "#e9eef3"
 _COLUMNS, _PANEL_IN = 3, (3.7, 1.62)

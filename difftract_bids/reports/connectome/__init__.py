@@ -1,0 +1,1 @@
+"""Figures of connectomes: matrices, nodes, edges and their derivatives."""

@@ -1,0 +1,1 @@
+"""What figures have in common: style, slices, projections, and their bytes."""

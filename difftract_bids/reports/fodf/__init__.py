@@ -1,0 +1,1 @@
+"""Figures of fibre orientation distributions and of what they were made with."""

@@ -1,0 +1,1 @@
+"""Figures of the images, and of what preprocessing did to them."""

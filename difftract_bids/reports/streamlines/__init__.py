@@ -1,0 +1,1 @@
+"""Figures of streamlines, on paper and in three dimensions."""
