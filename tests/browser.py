@@ -214,6 +214,8 @@ class Browser:
 
     def pixels(self, element: WebElement) -> np.ndarray:
         """Take a picture of an element as it is seen, WebGL included: (height, width, 3) uint8."""
+        # What is out of sight would be cut off.
+        self.run("await bringIntoView(arguments[0]);", element)
         with Image.open(io.BytesIO(element.screenshot_as_png)) as image:
             return np.asarray(image.convert("RGB"))
 

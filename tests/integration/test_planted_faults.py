@@ -58,7 +58,11 @@ RAW = {
         follows=("noise", "gradients", "anisotropy", *TRACKED),
     ),
     "swapped": Fault("parcellation", "bad", "Left and right do not fit", "nodes"),
-    "noisy": Fault("noise", "bad", "Anisotropy is overestimated", "fa", ("anisotropy", *TRACKED)),
+    # So much noise that hardly anything is beyond doubt.
+    "noisy": Fault(
+        *("noise", "bad", "Anisotropy is overestimated", "fa"),
+        follows=("gradients", "anisotropy", "coreg", *TRACKED),
+    ),
 }
 #: Participants of the same dataset, of which it is.
 MOVED = {"moved": Fault("motion", "bad", "The head moved much", "motion")}
