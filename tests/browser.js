@@ -198,7 +198,8 @@ async function choose(root, name, value) {
 
 // Turn the 3-D view, and wait until it is drawn so.
 async function lookFrom(root, side) {
-  const turned = new Promise(done => root.querySelector(".view3d-plot").once("plotly_relayout", done));
+  const turned = new Promise(done => root.querySelector(".view3d-plot").on(
+    "plotly_relayout", change => "scene.camera" in change && done()));  // a new size is told, too
   root.querySelector(`button[data-view=${side}]`).click();
   await turned;
   await frames(10);

@@ -227,8 +227,8 @@ def test_sliders_move_slices_and_leave_long_streamlines(report):
 def test_right_and_front_are_where_they_should_be_from_every_side(report):
     report.resize(1000, 600)
     report.draw(VIEW)
-    # A ball at the right, and in front, and nothing else but the letters. What is cut open would be
-    # drawn anew after each turn, some time later.
+    # A ball at the right, and in front, and nothing else but the letters. What is cut open would
+    # be drawn anew after each turn, some time later.
     hidden = {f"show_{name}": False for name in ("x", "y", "z", "streamlines")}
     choose(report, **hidden, at_x=40, at_y=40, at_z=0, cut=False)
     for side, across in (("back", 1), ("front", -1), ("left", -1), ("right", 1), ("top", 1)):
