@@ -196,15 +196,6 @@ async function choose(root, name, value) {
   await frames(2);
 }
 
-// Turn the 3-D view, and wait until it is drawn so.
-async function lookFrom(root, side) {
-  const turned = new Promise(done => root.querySelector(".view3d-plot").on(
-    "plotly_relayout", change => "scene.camera" in change && done()));  // a new size is told, too
-  root.querySelector(`button[data-view=${side}]`).click();
-  await turned;
-  await frames(10);
-}
-
 // Where the middle of a cell is, from the corner of the plotting area: row i, column j.
 function cellOf(plot, i, j) {
   const { xaxis, yaxis } = plot._fullLayout;

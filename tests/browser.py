@@ -228,13 +228,19 @@ class Browser:
         path.write_bytes(base64.b64decode(taken["data"]))
         return path
 
-    def still_pixels(self, element: WebElement, seconds: float = 20) -> np.ndarray:
-        """Take pictures of an element until two in a row are the same; the last of them."""
+    def still_pixels(
+        self, element: WebElement, seconds: float = 20, *, unlike: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Take pictures of an element until two in a row are the same; the last of them.
+
+        What is ``unlike`` is not it: WebGL shows what was drawn some time after it was.
+        """
         before = [self.pixels(element)]
 
         def same(_: Chrome) -> bool:
             before.append(self.pixels(element))
-            return np.array_equal(*before[-2:])
+            is_old = unlike is not None and np.array_equal(before[-1], unlike)
+            return not is_old and np.array_equal(*before[-2:])
 
         WebDriverWait(self.driver, seconds, 0.05).until(same)
         return before[-1]

@@ -182,8 +182,11 @@ def choose(browser, **values):
 
 
 def look_from(browser, side):
-    browser.run("await lookFrom(...arguments);", browser.find(VIEW), side)
-    return browser.still_pixels(browser.find(".view3d-plot")).astype(int)
+    """Turn the 3-D view; what is seen then differs, if only by where the letters are."""
+    plot = browser.find(".view3d-plot")
+    before = browser.pixels(plot)
+    browser.find(f"{VIEW} button[data-view={side}]").click()
+    return browser.still_pixels(plot, unlike=before).astype(int)
 
 
 def in_colour(pixels):
