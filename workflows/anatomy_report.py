@@ -102,10 +102,15 @@ def init_template_report_wf(
     )
     needs, wants = ["t1w", "mask", "warp"], ["affine"]
     image = {"template": template_t1w}
+    shown = "T1w" if run.t1w is not None else "image of FA and MD, which stands in for a T1w,"
     drawing.draw("template", PlotRegistration(**image), needs, wants=wants, label=template)
     drawing.draw("templateflicker", FlickTemplate(**image), needs, wants=wants, label=template)
     check = drawing.step(
-        "check_template", CheckTemplate(name=template, **image), needs, wants=wants, mem_gb=1.5
+        "check_template",
+        CheckTemplate(name=template, t1w_name=shown, **image),
+        needs,
+        wants=wants,
+        mem_gb=1.5,
     )
     if check is not None:
         workflow = drawing.workflow

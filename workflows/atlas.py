@@ -7,7 +7,7 @@ from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
 from difftract_bids.bids.atlases import Atlas, parcellation_of
-from difftract_bids.bids.figures import edge_measures
+from difftract_bids.bids.figures import told_measures
 from difftract_bids.bids.given_files import connectome_of
 from difftract_bids.bids.nodes import read_nodes
 from difftract_bids.bids.plan import Plan
@@ -94,7 +94,7 @@ def init_atlas_wf(plan: Plan, run: DWIRun, atlas: Atlas) -> LiterateWorkflow:
     streamlines = ["summary"] + (["tractogram"] if config.follows_paths else [])
     streamlines += ["sift2_weights"] if "sift2" in config.connectome_measures else []
     shown = [(f"outputnode.{one}", f"inputnode.{one}") for one in ("streamlines", "nodeindices")]
-    shown += [(f"outputnode.{name}", f"inputnode.{name}") for name in edge_measures(plan.config)]
+    shown += [(f"outputnode.{name}", f"inputnode.{name}") for name in told_measures(plan.config)]
     passed_on = ["streamlines", "assigned", "notes"] + (["hdf5"] if config.connectome_hdf5 else [])
     # Of nodes without a voxel the connectome's notes tell, whoever lost them.
     workflow.connect([

@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from niworkflows.engine.workflows import LiterateWorkflow
 
-from difftract_bids.bids.figures import edge_measures
+from difftract_bids.bids.figures import edge_measures, told_measures
 from difftract_bids.bids.plan import Plan
 from difftract_bids.bids.runs import DWIRun
 from difftract_bids.interfaces.alignment_checks import CheckParcellation
@@ -49,7 +49,7 @@ def init_atlas_report_wf(
         Label image on the same grid, and its node table.
     streamlines, nodeindices
         Streamline count matrix, and where its nodes are.
-    sift2, meanfa, meanlength
+    sift2, meanfa, meanmd, meanlength
         Other matrices, as far as the settings ask for them.
 
     Outputs
@@ -70,13 +70,12 @@ def init_atlas_report_wf(
     """
     measures = edge_measures(plan.config)
     images = ["dwiref", "mask", "parcellation"]
-    fields = [*images, "fa", "table", "streamlines", "nodeindices", *measures]
+    told = told_measures(plan.config)
+    fields = [*images, "fa", "table", "streamlines", "nodeindices", *told]
     drawing = begin_drawing(plan, run, fields, name=name, outputs=["checks"], given=given)
     drawing.draw("parcellation", PlotParcellation(), images, atlas=atlas)
     drawing.draw("connectome", PlotConnectome(), {"matrix": "streamlines"}, atlas=atlas)
-    drawing.draw(
-        "matrix", PlotMatrixView(atlas=atlas), ["streamlines"], wants=measures, atlas=atlas
-    )
+    drawing.draw("matrix", PlotMatrixView(atlas=atlas), ["streamlines"], wants=told, atlas=atlas)
     lengths = ["meanlength"] if "meanlength" in measures else []
     nodes = {"matrix": "streamlines", "nodeindices": "nodeindices", "mask": "mask"}
     drawing.draw("nodes", PlotNodes(), nodes, wants=lengths, atlas=atlas)

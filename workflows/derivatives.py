@@ -28,7 +28,7 @@ from difftract_bids.bids.sidecars import node_table_metadata, tensor_metadata
 from difftract_bids.bids.uris import derivative_uri, input_uri
 from difftract_bids.interfaces.fodf import TISSUE_FIELDS
 from difftract_bids.interfaces.fodf_maps import ConvertFODF
-from difftract_bids.interfaces.outputs import DerivativesSink
+from difftract_bids.interfaces.outputs import DerivativesSink, FigureSink
 
 #: Images of SH coefficients, with sidecars that are known only at run time.
 _FODFS = (*TISSUE_FIELDS.values(), "refined_fodf")
@@ -331,7 +331,7 @@ def init_report_sink(
     '/.../sub-01/figures/sub-01_atlas-ICBM100_desc-connectome_dwi.svg'
     """
     name = name or "_".join(filter(None, ["ds", desc, label]))
-    return _sink(plan, run, name, figure_entities(desc, atlas, label), {})
+    return _sink(plan, run, name, figure_entities(desc, atlas, label), {}, FigureSink)
 
 
 def init_checks_sink(plan: Plan, run: DWIRun) -> pe.Node:
@@ -406,8 +406,8 @@ def _convert(workflow, inputs, sink, key, basis):
     ])  # fmt: skip
 
 
-def _sink(plan, run, name, entities, sidecar):
-    sink = DerivativesSink(
+def _sink(plan, run, name, entities, sidecar, kind=DerivativesSink):
+    sink = kind(
         base_directory=str(plan.output_dir), source_file=run.source_name, **entities, **sidecar
     )
     return pe.Node(sink, name=name, run_without_submitting=True, mem_gb=0.3)

@@ -9,6 +9,7 @@ from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow
 
+from difftract_bids.bids.footprint import series_gb
 from difftract_bids.bids.plan import Plan
 from difftract_bids.bids.runs import DWIRun
 from difftract_bids.workflows.derivatives import init_report_sink
@@ -46,6 +47,7 @@ class Drawing:
         wants: Fields = (),
         atlas: str | None = None,
         label: str | None = None,
+        n_series: float = 0.0,
     ) -> pe.Node | None:
         """Add a figure, if all that it needs is there.
 
@@ -59,16 +61,22 @@ class Drawing:
             Fields that it cannot do without, and those that it takes if they are there.
         atlas, label
             What it is of.
+        n_series
+            How many times the size of the series it takes of memory.
 
         Returns
         -------
         Node or None
             The node that draws.
         """
-        node = self.step(f"plot_{desc}", interface, needs, wants=wants, mem_gb=1.5)
+        node = self.step(
+            f"plot_{desc}", interface, needs, wants=wants, mem_gb=1.5, n_series=n_series
+        )
         if node is None:
             return None
         sink = init_report_sink(self.plan, self.run, desc, atlas=atlas, label=label)
+        # What is drawn again is no reason to lose what was drawn before.
+        sink.inputs.keep_drawn = self.given is not None
         self.workflow.connect([(node, sink, [("out_report", "in_file")])])
         return node
 
@@ -80,13 +88,18 @@ class Drawing:
         *,
         wants: Fields = (),
         mem_gb: float = 1.0,
+        n_series: float = 0.0,
     ) -> pe.Node | None:
-        """Add a step that takes fields of the inputs, if all that it needs is there."""
+        """Add a step that takes fields of the inputs, if all that it needs is there.
+
+        Of memory it takes ``mem_gb`` and ``n_series`` times the size of the series.
+        """
         needed, wanted = _pairs(needs), _pairs(wants)
         if not self.has(*(source for source, _ in needed)):
             return None
         pairs = needed + [(source, field) for source, field in wanted if self.has(source)]
-        node = pe.Node(interface, name=name, mem_gb=mem_gb)
+        series = series_gb(self.run, self.plan.config)
+        node = pe.Node(interface, name=name, mem_gb=mem_gb + n_series * series)
         self.workflow.connect([(self.workflow.get_node("inputnode"), node, pairs)])
         return node
 

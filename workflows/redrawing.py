@@ -79,6 +79,7 @@ def _of_run(plan: Plan, run: DWIRun, omp_nthreads: int) -> LiterateWorkflow | No
     tissue = tissue_sources(plan, run)
     if tissue:
         _add(workflow, init_tissue_report_wf(plan, run), tissue)
+        values["five_tissue_types"] = tissue["five_tissue_types"]
     tractogram = values.pop("tractogram", None)
     values |= counts_of(plan, run)
     given = {*values, "checks", *(_REREAD if tractogram else ())}
@@ -96,7 +97,7 @@ def _of_run(plan: Plan, run: DWIRun, omp_nthreads: int) -> LiterateWorkflow | No
     if tractogram:
         reread = pe.Node(RereadTractogram(tractogram=tractogram), name="reread", mem_gb=1.0)
         workflow.connect([(reread, report, [(one, f"inputnode.{one}") for one in _REREAD])])
-        if "counts" in values:
+        if {"counts", "tractogram_metadata"} <= set(values):
             sink = init_checks_sink(plan, run)
             fields = [
                 ("outputnode.checks", "in_file"),
@@ -128,6 +129,7 @@ def _draw_atlas(workflow: LiterateWorkflow, plan: Plan, run: DWIRun, atlas: Atla
         plot = pe.Node(errors, name=f"plot_errors_{atlas_wf_name(atlas)}", mem_gb=1.0)
         name = f"ds_errors_{atlas_wf_name(atlas)}"
         sink = init_report_sink(plan, run, "errors", atlas=atlas.name, name=name)
+        sink.inputs.keep_drawn = True
         workflow.connect([(plot, sink, [("out_report", "in_file")])])
     return report
 

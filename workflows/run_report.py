@@ -11,8 +11,8 @@ from niworkflows.engine.workflows import LiterateWorkflow
 from difftract_bids.bids.figures import figure_anchors, has_figure
 from difftract_bids.bids.plan import Plan
 from difftract_bids.bids.runs import DWIRun
-from difftract_bids.bids.stages import has_noise_map
-from difftract_bids.config import TrackingConfig
+from difftract_bids.bids.stages import has_noise_map, makes_tissue
+from difftract_bids.config import Config, TrackingConfig
 from difftract_bids.interfaces.alignment_checks import CheckCoregistration
 from difftract_bids.interfaces.checks import CheckImages
 from difftract_bids.interfaces.fodf import TISSUE_FIELDS
@@ -47,6 +47,7 @@ RUN_FIELDS = [
     "response_wm", "response_gm", "response_csf",
     "preview", "summary", "tractogram_metadata", "counts", "assigned", "notes", "checks",
     "raw", "raw_bval", "denoised", "sigma", "confounds", "outliers", "earlier",
+    "five_tissue_types",
 ]  # fmt: skip
 _TRACKED = ["summary", "tractogram_metadata"]
 
@@ -98,6 +99,8 @@ def init_run_report_wf(
         noise, if it was mapped.
     confounds, outliers
         Tables of motion and of flagged slices, if motion was corrected.
+    five_tissue_types
+        Tissues of the T1w, if they were mapped here.
     earlier
         Table of checks made before, where some cannot be made again.
 
@@ -120,7 +123,7 @@ def init_run_report_wf(
     outputs = ["checks", "checks_metadata"]
     drawing = begin_drawing(plan, run, RUN_FIELDS, name=name, outputs=outputs, given=given)
     threshold = {"b0_threshold_s_mm2": plan.config.preprocessing.b0_threshold_s_mm2}
-    drawing.draw("gradients", PlotGradients(**threshold), _SERIES)
+    drawing.draw("gradients", PlotGradients(**threshold), _SERIES, n_series=2)
     _draw_preprocessing(drawing, threshold)
     drawing.draw("mask", PlotMask(), ["dwiref", "mask"])
     if run.t1w is not None:
@@ -137,16 +140,17 @@ def init_run_report_wf(
 def _draw_preprocessing(drawing: Drawing, threshold):
     """Draw what preprocessing did to the images."""
     run, config = drawing.run, drawing.plan.config
-    denoising = ["raw", "raw_bval", "denoised"]
     if has_figure("denoising", run, config):
-        drawing.draw("denoising", PlotDenoising(**threshold), [*denoising, "sigma"])
-        drawing.draw("denoisingflicker", FlickDenoising(**threshold), denoising)
+        both = ["raw", "raw_bval", "denoised"]
+        noise = ["sigma"] if has_noise_map(run, config) else []
+        drawing.draw("denoising", PlotDenoising(**threshold), [*both, *noise], n_series=3)
+        drawing.draw("denoisingflicker", FlickDenoising(**threshold), both, n_series=3)
     if has_figure("motion", run, config):
         drawing.draw("motion", PlotMotion(), ["confounds", "outliers"])
         moved = {field: field for field in ("raw_bval", "dwi", "bval", "mask")}
         # Noise is no motion: it must not flicker.
         moved["raw"] = "denoised"
-        drawing.draw("motionflicker", FlickMotion(**threshold), moved)
+        drawing.draw("motionflicker", FlickMotion(**threshold), moved, n_series=2.5)
 
 
 def _draw_fodf(drawing: Drawing, threshold):
@@ -154,7 +158,8 @@ def _draw_fodf(drawing: Drawing, threshold):
     config, model = drawing.plan.config, drawing.run.fodf_model
     # With tensors, the cutoff is one of anisotropy.
     by_peaks = config.tracking.algorithm == "sd_stream"
-    cutoff = (config.tracking if by_peaks else TrackingConfig()).resolve(1.0).cutoff
+    settings = config.tracking if by_peaks else TrackingConfig()
+    cutoff = settings.resolve(1.0, act=by_peaks and drawing.run.is_constrained).cutoff
     drawing.draw("fodf", PlotFODF(cutoff=cutoff), ["fodf", "fa", "mask"])
     if model.is_fitted:
         responses = [f"response_{tissue.lower()}" for tissue in model.tissues]
@@ -182,7 +187,7 @@ def _summarise(drawing: Drawing, threshold, omp_nthreads: int):
     checks = _check(drawing, threshold, omp_nthreads)
     gather = drawing.step(
         "gather_checks",
-        GatherChecks(atlases=atlases),
+        GatherChecks(atlases=atlases, whole_brain=_is_whole_brain(plan.config)),
         [*_TRACKED, "counts"],
         wants=["assigned", "notes", "earlier"],
     )
@@ -206,6 +211,13 @@ def _summarise(drawing: Drawing, threshold, omp_nthreads: int):
     ])  # fmt: skip
 
 
+def _is_whole_brain(config: Config) -> bool:
+    """Say whether streamlines may start and go anywhere in the brain."""
+    seeding, regions = config.seeding, config.regions
+    somewhere = (seeding.seed_image, seeding.seed_sphere, seeding.seed_coordinates)
+    return not any((*somewhere, regions.include, regions.exclude, regions.mask))
+
+
 def _check(drawing: Drawing, threshold, omp_nthreads: int) -> pe.Node:
     """Check images and registrations; give the node that has all of these checks."""
     run, config, workflow = drawing.run, drawing.plan.config, drawing.workflow
@@ -214,19 +226,22 @@ def _check(drawing: Drawing, threshold, omp_nthreads: int) -> pe.Node:
     )
     tables = ["confounds", "outliers"] if has_figure("motion", run, config) else []
     noise = ["sigma"] if has_noise_map(run, config) else []
+    by_eddy = config.preprocessing.motion_correction == "eddy"
     images = drawing.step(
         "check_images",
-        CheckImages(**threshold),
+        CheckImages(**threshold, outliers_replaced=by_eddy),
         [*_SERIES, "mask", "dwiref", "fa"],
         wants=[*tables, *noise],
-        mem_gb=2.0,
+        mem_gb=1.5,
+        n_series=3,
     )
     if images is not None:
         images.n_procs = omp_nthreads
         workflow.connect([(images, checks, [("checks", "in1")])])
     if run.t1w is not None:
         anatomy = {"dwiref": "dwiref", "mask": "mask", "t1w": "t1w_dwi", "fa": "fa"}
-        coreg = drawing.step("check_coreg", CheckCoregistration(), anatomy)
+        tissue = ["five_tissue_types"] if makes_tissue(run, config) else []
+        coreg = drawing.step("check_coreg", CheckCoregistration(), anatomy, wants=tissue)
         if coreg is not None:
             workflow.connect([(coreg, checks, [("checks", "in2")])])
     if drawing.has("checks"):

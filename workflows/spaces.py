@@ -109,6 +109,7 @@ class Spaces:
         figure = init_tissue_report_wf(self._plan, run)
         self._workflow.connect([
             (tissue, figure, between("five_tissue_types")),
+            (tissue, self._report, between("five_tissue_types")),
             (self._t1w, figure, between(t1w_dwi="t1w")),
         ])  # fmt: skip
         return tissue

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from difftract_bids.bids.figures import edge_measures
+from difftract_bids.bids.figures import told_measures
 from difftract_bids.bids.outputs import is_wanted, output_path, tracked_in
 from difftract_bids.bids.stages import has_t1w, makes_tissue
 
@@ -94,7 +94,7 @@ def template_sources(plan: Plan, run: DWIRun, template: str) -> dict[str, str]:
 
 def atlas_sources(plan: Plan, run: DWIRun, atlas: Atlas) -> dict[str, str]:
     """Find parcellation and matrices of an atlas."""
-    files = {measure: measure for measure in edge_measures(plan.config)}
+    files = {measure: measure for measure in told_measures(plan.config)}
     files |= {"parcellation": "dseg", "table": "dseg_table", "nodeindices": "nodeindices"}
     files |= {"streamlines": "count", "sd": "edge_sd"}
     found = _there(plan, run, files, atlas.name)

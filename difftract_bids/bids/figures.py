@@ -42,16 +42,18 @@ def edge_measures(config: Config) -> list[str]:
     return [name for name in EDGE_MEASURES if name in config.connectome.connectome_measures]
 
 
-def _shows_denoising(run: DWIRun, config: Config) -> bool:
-    return stages.is_denoised(run, config) and stages.has_noise_map(run, config)
+def told_measures(config: Config) -> list[str]:
+    """List the measures whose values the connectome's interactive matrix tells beside counts."""
+    known = (*EDGE_MEASURES, "meanmd")
+    return [name for name in known if name in config.connectome.connectome_measures]
 
 
 #: By the ``desc`` of their names.
 FIGURES = {
     "summary": Figure(is_html=True),
     "gradients": Figure(),
-    "denoising": Figure(_shows_denoising),
-    "denoisingflicker": Figure(_shows_denoising, is_html=True),
+    "denoising": Figure(stages.is_denoised),
+    "denoisingflicker": Figure(stages.is_denoised, is_html=True),
     "motion": Figure(stages.corrects_motion),
     "motionflicker": Figure(stages.corrects_motion, is_html=True),
     "mask": Figure(),

@@ -93,6 +93,7 @@ def largest_step_gb(plan: Plan, run: DWIRun) -> tuple[str, float]:
         "denoising": 0.5 + 4 * size if run.preprocessed is None else 0.0,
         "head motion": (1.0 if by_eddy else 0.5) + 6 * size if corrects_motion(run, config) else 0,
         "topup": 3.0 if run.distortion.method == "topup" else 0.0,
+        "figures and checks": 1.5 + 3 * size,
         "fODFs": (2.5 if run.fodf_model.network else 0.5) + 4 * size,
         "streamline weights": 3.0 + 2 * size
         if "sift2" in config.connectome.connectome_measures

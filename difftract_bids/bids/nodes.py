@@ -16,7 +16,7 @@ from difftract_bids.errors import AtlasError, InputError
 from difftract_bids.io.images import Volume, load_volume
 
 TABLE_REMEDY = "It needs a row per label, with the columns index (a whole number >= 1) and name."
-_SIDE = re.compile(r"(?:^|[_\-.])(?:(l|lh|left)|(r|rh|right))(?:[_\-.]|$)", re.IGNORECASE)
+_SIDE = re.compile(r"(?:^|[_\-. ])(?:(l|lh|left)|(r|rh|right))(?:[_\-. ]|$)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def read_nodes(table: Path) -> NodeTable:
             where=table,
             remedy=TABLE_REMEDY,
         )
-    sides = [_hemisphere(row.get("hemisphere") or "", row["name"]) for _, row in kept]
+    sides = [hemisphere_of(row["name"], row.get("hemisphere") or "") for _, row in kept]
     return NodeTable(tuple(i for i, _ in kept), tuple(names), tuple(sides))
 
 
@@ -164,7 +164,11 @@ def check_labels(volume: Volume, nodes: NodeTable, image: Path) -> None:
         )
 
 
-def _hemisphere(given: str, name: str) -> str:
+def hemisphere_of(name: str, given: str = "") -> str:
+    """Tell ``left``, ``right`` or nothing from what a table gives, else from the node's name.
+
+    What comes first in a name is its side: the ``L`` of ``ctx_rh_G_L`` is none.
+    """
     match = _SIDE.search(given) or _SIDE.search(name)
     return "" if match is None else "left" if match[1] else "right"
 

@@ -23,8 +23,9 @@ _LOOK_SPREAD, _BAD_SPREAD = 0.6, 0.25
 #: No direction is further than this, over the root of their number, from an axis of an even
 #: scheme: degrees, measured on schemes of 10 to 90.
 _EVEN_GAP_DEG = 107.0
-#: A volume with less than this share of the median of its shell is without signal.
-_NO_SIGNAL = 0.2
+#: A volume with less than this share of what the best of its shell have, or of b=0, is without
+#: signal. Of the best: a scan that was broken off may lack more than half of a shell.
+_NO_SIGNAL, _BEST_PERCENT, _NO_SIGNAL_OF_B0 = 0.2, 90.0, 0.02
 #: Voxels of the brain that may not be finite before a volume counts as damaged.
 _NOT_FINITE = 0.01
 #: So many of them are named.
@@ -111,7 +112,7 @@ def damaged_volumes(
     mask
         Brain; if it is empty, all voxels are looked at.
     gradients
-        Table of the series: signal is compared within a shell.
+        Table of the series: signal is compared within a shell, and with b=0.
     """
     where = mask if mask.any() else np.ones_like(mask)
     level = np.zeros(dwi.shape[3])
@@ -124,7 +125,11 @@ def damaged_volumes(
         damaged[volume] = not usable.size or bool(np.ptp(usable) == 0)
         damaged[volume] |= bool(finite.mean() < 1 - _NOT_FINITE)
     for _, volumes in gradients.shell_volumes():
-        damaged |= volumes & (level < _NO_SIGNAL * np.median(level[volumes]))
+        damaged |= volumes & (level < _NO_SIGNAL * np.percentile(level[volumes], _BEST_PERCENT))
+    if gradients.b0_mask.any():
+        damaged |= level < _NO_SIGNAL_OF_B0 * np.percentile(
+            level[gradients.b0_mask], _BEST_PERCENT
+        )
     return damaged
 
 

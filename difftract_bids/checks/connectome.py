@@ -33,7 +33,7 @@ def check_connectome(
     *,
     n_streamlines: int,
     n_assigned: int | None = None,
-    sides: Sequence[str] | None = None,
+    whole_brain: bool = True,
 ) -> Check:
     """Judge a matrix of streamline counts.
 
@@ -49,8 +49,9 @@ def check_connectome(
         Streamlines of the tractogram.
     n_assigned
         Streamlines that connect parcels, where it is not the sum over the pairs.
-    sides
-        ``left``, ``right`` or anything else for each node; read from the names if not given.
+    whole_brain
+        Whether streamlines may start and go anywhere: where a region was given, nodes are empty
+        and sides differ as they should.
 
     Returns
     -------
@@ -76,8 +77,9 @@ def check_connectome(
         "Look at the parcellation over the b=0 image; an atlas without subcortical nodes also "
         "leaves many ends unassigned.",
     )
-    _judge_empty(findings, names, (counts.sum(axis=1) == 0).tolist())
-    _judge_sides(findings, counts, [side_of(name) for name in names] if sides is None else sides)
+    if whole_brain:
+        _judge_empty(findings, names, (counts.sum(axis=1) == 0).tolist())
+        _judge_sides(findings, counts, [side_of(name) for name in names])
     check = findings.check(NAME, f"Connectome {atlas}", NAME, value=round(share, 3))
     return replace(check, of=atlas)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import nibabel as nib
 import numpy as np
 from jaxtyping import Bool, Float
 from scipy import ndimage
@@ -127,7 +128,7 @@ def _voxels_amiss(
     left_out = tissue & (distance_mm(mask, sizes_mm) > rim_mm)
     away_mm = distance_mm(tissue, sizes_mm)
     about_mm = max(_FLUID_MM, 2 * float(sizes_mm.max()))
-    fluid = (b0 > _FLUID * np.median(b0[tissue])) & (away_mm <= about_mm)
+    fluid = (b0 > _FLUID * np.nanmedian(b0[tissue])) & (away_mm <= about_mm)
     not_brain = mask & (away_mm > max(_TISSUE_MM, rim_mm)) & ~fluid
     return int(left_out.sum()), int(not_brain.sum())
 
@@ -143,12 +144,10 @@ def _judge_border(
 ) -> None:
     """Judge how much of the mask lies on the faces of the image."""
     cuts: dict[str, float] = {}
-    for axis in range(3):
+    for axis, (anatomical, sign) in enumerate(nib.io_orientation(vox2ras)):
         areas = mask.sum(axis=tuple({0, 1, 2} - {axis}))
-        along = vox2ras[:3, axis]
-        anatomical = int(np.abs(along).argmax())
         for end in (0, -1):
-            face = _FACES[anatomical][int((along[anatomical] > 0) == (end == -1))]
+            face = _FACES[int(anatomical)][int((sign > 0) == (end == -1))]
             cuts[face] = float(areas[end] / areas.max())
     told = [face for face, cut in cuts.items() if cut >= _LOOK_CUT]
     if told:

@@ -20,6 +20,8 @@ def check_motion(
     framewise_displacement_mm: Float[np.ndarray, " volume"] | None,
     outliers: Bool[np.ndarray, "slice volume"] | None,
     voxel_size_mm: float,
+    *,
+    outliers_replaced: bool = False,
 ) -> Check:
     """Judge framewise displacement and the slices that fell out.
 
@@ -31,6 +33,8 @@ def check_motion(
         Slices that fell out; None if they were not looked for.
     voxel_size_mm
         Largest edge of a voxel: a jump further than this mixes tissues within a volume.
+    outliers_replaced
+        Whether something took the place of these slices.
     """
     findings, mean_mm = Findings(), None
     moved = np.zeros(0) if framewise_displacement_mm is None else framewise_displacement_mm
@@ -38,7 +42,7 @@ def check_motion(
     if moved.size:
         mean_mm = _judge_movement(findings, moved, voxel_size_mm)
     if outliers is not None and outliers.size:
-        _judge_outliers(findings, outliers)
+        _judge_outliers(findings, outliers, replaced=outliers_replaced)
     if not findings.lights:
         return Check(
             NAME,
@@ -72,13 +76,18 @@ def _judge_movement(
     return mean_mm
 
 
-def _judge_outliers(findings: Findings, outliers: Bool[np.ndarray, "slice volume"]) -> None:
+def _judge_outliers(
+    findings: Findings, outliers: Bool[np.ndarray, "slice volume"], *, replaced: bool
+) -> None:
     share, volume = float(outliers.mean()), int(outliers.sum(axis=0).argmax())
     most = int(outliers[:, volume].sum())
     worst = f", most in volume {volume}, counted from 0: {most} of {len(outliers)}" if most else ""
     findings.found.append(f"{share:.1%} of the slices fell out{worst}")
     findings.judge(
         judged(share, look=_LOOK_SLICES, bad=_BAD_SLICES),
-        "slices that fell out are flagged and not replaced: --motion-correction eddy replaces "
-        "them, and volumes that have lost many are better left out",
+        "slices that fell out were replaced by what others predict: volumes that have lost many "
+        "are better left out"
+        if replaced
+        else "slices that fell out are flagged and not replaced: --motion-correction eddy "
+        "replaces them, and volumes that have lost many are better left out",
     )

@@ -68,19 +68,24 @@ def check_noise(
     ratios = {bval: _ratio(signal[:, volumes], noise) for bval, volumes in shells}
     strongest = shells[-1][0]
     of_b0 = ratios.get(0.0, float("nan"))
-    source = (
-        "by the noise map"
+    source, remedy = (
+        ("by the noise map", "denoising takes a part of it alone")
         if sigma is not None
-        else "by how far the signal is from smooth over directions, noise and motion alike"
+        else (
+            "by how far the signal is from smooth over directions, noise and motion alike",
+            "denoise (--denoise-method mppca)",
+        )
     )
+    at_b0 = f"{of_b0:.0f} times the noise at b=0 and " if 0.0 in ratios else ""
+    noun = "times" if at_b0 else "times the noise"
     findings.found.append(
-        f"the signal is {of_b0:.0f} times the noise at b=0 and {ratios[strongest]:.1f} times at "
-        f"b={strongest:.0f} s/mm² (medians over the brain, {source})"
+        f"the signal is {at_b0}{ratios[strongest]:.1f} {noun} at b={strongest:.0f} s/mm² (medians "
+        f"over the brain, {source})"
     )
     findings.judge(
         judged(of_b0, look=_LOOK_B0, bad=_BAD_B0),
-        "anisotropy is overestimated at such noise: denoise (--denoise-method mppca), do not "
-        "compare FA with less noisy scans",
+        f"anisotropy is overestimated at such noise: {remedy}, do not compare FA with less noisy "
+        "scans",
     )
     findings.judge(
         judged(ratios[strongest], look=_LOOK_DWI, bad=_BAD_DWI),

@@ -95,7 +95,12 @@ def check_coregistration(
 
 
 def check_template(
-    t1w: Volume, mask: Volume, template: Float[np.ndarray, "x y z"], *, name: str
+    t1w: Volume,
+    mask: Volume,
+    template: Float[np.ndarray, "x y z"],
+    *,
+    name: str,
+    image: str = "T1w",
 ) -> Check:
     """Judge whether a template that was warped to a participant covers the participant's brain.
 
@@ -109,6 +114,8 @@ def check_template(
         The template's T1w without skull, brought onto the mask's grid by the transform.
     name
         Name of the template.
+    image
+        What ``t1w`` is, in words, where it is something else in its place.
 
     Returns
     -------
@@ -125,7 +132,7 @@ def check_template(
     findings = Findings()
     findings.found.append(f"the template's brain overlaps the brain mask by {overlap:.2f} (Dice)")
     findings.judge(judged(overlap, **_OVERLAP), _TEMPLATE_REMEDY)
-    _judge_place(findings, found, "warped template", _TEMPLATE_REMEDY)
+    _judge_place(findings, found, "warped template", _TEMPLATE_REMEDY, image)
     findings.judge(judged(found.explained_here, **_TEMPLATE_ALIKE), _TEMPLATE_REMEDY)
     check = findings.check("template", f"Template {name}", "template", value=round(overlap, 3))
     return replace(check, of=name)
@@ -150,15 +157,17 @@ def tissue_outside(five_tissue_types: Volume, mask: Volume) -> float:
     return 1.0 - float(inside.sum()) / len(voxels)
 
 
-def _judge_place(findings: Findings, found: Placement, others: str, remedy: str) -> None:
+def _judge_place(
+    findings: Findings, found: Placement, others: str, remedy: str, image: str = "T1w"
+) -> None:
     if found.explained < _ALIKE["look"]:
         findings.found.append(
-            f"nowhere does the T1w fit the {others}: at best {found.explained:.0%} of its "
+            f"nowhere does the {image} fit the {others}: at best {found.explained:.0%} of its "
             "contrast is explained"
         )
     else:
         findings.found.append(
-            f"the T1w fits the {others} best {found.distance_mm:.1f} mm from where it is"
+            f"the {image} fits the {others} best {found.distance_mm:.1f} mm from where it is"
         )
         findings.found.append(f"{found.explained:.0%} of its contrast is explained there")
     findings.judge(judged(found.distance_mm, **_AWAY_MM), remedy)

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import re
-
-_LEFT = re.compile(r"(?:^|[_\-. ])(?:lh|l|left)(?:$|[_\-. ])", re.IGNORECASE)
-_RIGHT = re.compile(r"(?:^|[_\-. ])(?:rh|r|right)(?:$|[_\-. ])", re.IGNORECASE)
+from difftract_bids.bids.nodes import hemisphere_of
 
 
 def side_of(name: str) -> str:
     """Read ``left``, ``right`` or ``midline`` from a node name such as ``7Networks_LH_Vis_1``."""
-    if _LEFT.search(name):
-        return "left"
-    return "right" if _RIGHT.search(name) else "midline"
+    return hemisphere_of(name) or "midline"

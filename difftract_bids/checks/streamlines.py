@@ -34,6 +34,7 @@ def check_streamlines(
     *,
     n_seeds: int = 0,
     stop_reasons: Mapping[str, int] | None = None,
+    whole_brain: bool = True,
 ) -> Check:
     """Judge how many seeds gave a streamline, how long these are and why they ended.
 
@@ -46,6 +47,9 @@ def check_streamlines(
     stop_reasons
         How many ends stopped for each reason, by the names of
         :class:`difftract_bids.core.streamlines.StopReason` in lower case.
+    whole_brain
+        Whether streamlines may start and go anywhere: a region that few reach says nothing of
+        the fODFs.
 
     Returns
     -------
@@ -60,7 +64,7 @@ def check_streamlines(
     median_mm = float(np.median(lengths_mm))
     findings.found.append(f"{count:,} streamlines")
     if n_seeds:
-        _judge_yield(findings, count / n_seeds, n_seeds)
+        _judge_yield(findings, count / n_seeds, n_seeds, whole_brain=whole_brain)
     findings.found.append(f"half of them longer than {median_mm:.0f} mm")
     findings.judge(
         judged(median_mm, **_MEDIAN_MM),
@@ -71,8 +75,11 @@ def check_streamlines(
     return findings.check(NAME, TITLE, "tractogram", value=round(median_mm, 1), unit="mm")
 
 
-def _judge_yield(findings: Findings, share: float, n_seeds: int) -> None:
+def _judge_yield(findings: Findings, share: float, n_seeds: int, *, whole_brain: bool) -> None:
     findings.found[-1] += f" from {share:.{0 if share > 0.1 else 1}%} of {n_seeds:,} seeds"
+    if not whole_brain:
+        findings.found[-1] += ", in the regions that were given"
+        return
     findings.judge(
         judged(share, **_KEPT),
         "Look at the fODF peaks: where they are short or random, the cutoff may be too high for "

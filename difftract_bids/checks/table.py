@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from difftract_bids.checks.verdict import LIGHTS, Check
+from difftract_bids.checks.verdict import LIGHTS, Check, Light
 from difftract_bids.errors import InputError
 from difftract_bids.io.atomic import write_text_atomic
 
@@ -17,14 +17,19 @@ _NONE = "n/a"
 _COLUMNS = {
     "check": "What was looked at",
     "of": "Atlas or template that it is of; n/a for the run as a whole",
-    "light": "good: as it should be; look: unusual, look at the figure; bad: wrong more often "
-    "than not; unknown: not judged",
+    "light": "The verdict",
     "value": "The figure that the verdict rests on, where one says it all",
     "unit": "Its unit",
     "title": "What was looked at, in words",
     "found": "What was found",
     "remedy": "What to do about it",
     "figure": "The figure of the report to look at, by the desc- of its name",
+}
+_LEVELS: dict[Light, str] = {
+    "unknown": "not judged",
+    "good": "as it should be",
+    "look": "unusual: look at the figure",
+    "bad": "wrong more often than not",
 }
 
 
@@ -59,7 +64,7 @@ def read_checks(path: Path) -> list[Check]:
 
 def checks_metadata(notes: Sequence[str] = ()) -> dict[str, Any]:
     """Describe the columns, and keep what the stages wanted to be known."""
-    levels = {"Levels": {light: light for light in LIGHTS}}
+    levels = {"Levels": _LEVELS}
     return {
         "Description": "What was checked by itself, a row a check; it replaces no look at images",
         **{

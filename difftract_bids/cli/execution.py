@@ -106,21 +106,25 @@ class Execution:
         In a folder of its own: what an earlier version drew of the same files is not taken. What
         cannot be drawn for want of a file, or since the step before it failed, stays as it is.
         """
+        for part in self._parts(plan):
+            try:
+                self._redraw_part(part)
+            except Exception as error:  # noqa: BLE001 - the reports are put together all the same
+                self.stopping.check()
+                said = last_error(str(error))
+                print(f"WARNING: Not all figures could be drawn again: {said}", flush=True)
+
+    def _redraw_part(self, plan: Plan) -> None:
         from difftract_bids.workflows.redrawing import init_redrawing_wf
 
         plan.scratch_dir.mkdir(parents=True, exist_ok=True)
-        for part in self._parts(plan):
-            with tempfile.TemporaryDirectory(prefix=REDRAWING, dir=plan.scratch_dir) as folder:
-                workflow = init_redrawing_wf(part, omp_nthreads=self.resources.omp_nthreads)
-                workflow.base_dir = folder
-                if not workflow.list_node_names():
-                    continue
-                try:
-                    self._execute(workflow, Path(folder))
-                except Exception as error:  # noqa: BLE001 - the reports are put together all the same
-                    self.stopping.check()
-                    said = last_error(str(error))
-                    print(f"WARNING: Not all figures could be drawn again: {said}", flush=True)
+        with tempfile.TemporaryDirectory(
+            prefix=REDRAWING, dir=plan.scratch_dir, ignore_cleanup_errors=True
+        ) as folder:
+            workflow = init_redrawing_wf(plan, omp_nthreads=self.resources.omp_nthreads)
+            workflow.base_dir = folder
+            if workflow.list_node_names():
+                self._execute(workflow, Path(folder))
 
     def methods(self, plan: Plan) -> str:
         """Write the methods text of a plan, without running it."""

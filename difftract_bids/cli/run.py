@@ -130,12 +130,12 @@ def _participants(
         for line in notices.of_memory(plan, work, execution):
             _say(line)
         prepare(execution, plan.scratch_dir, monitor=arguments.resource_monitor)
+        work = without_queued(plan, work, cancels=not arguments.reports_only)
         outcomes = work.outcomes
         if arguments.reports_only:
             execution.redraw(work.owned(plan))
         else:
-            work = without_queued(plan, work)
-            outcomes = work.outcomes | execution.run(plan.restricted(work.todo), plan)
+            outcomes = outcomes | execution.run(plan.restricted(work.todo), plan)
         outcomes = _check(plan, outcomes, log, rebuild=arguments.reports_only)
         log.end(outcomes)
         is_left = any(outcome.status == "submitted" for outcome in outcomes.values())

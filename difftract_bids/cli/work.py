@@ -44,8 +44,9 @@ class Work:
     outcomes: dict[str, Outcome] = field(default_factory=dict)
 
     def owned(self, plan: Plan) -> Plan:
-        """Give the part of a plan whose participants no other process is at work on."""
-        busy = {label for label, known in self.outcomes.items() if known.status == "busy"}
+        """Give the part of a plan whose participants nothing else is at work on."""
+        elsewhere = {"busy", "submitted"}
+        busy = {label for label, known in self.outcomes.items() if known.status in elsewhere}
         return plan.restricted(run for run in plan.runs if run.participant not in busy)
 
 
@@ -127,7 +128,7 @@ def clean_up(plan: Plan) -> None:
         shutil.rmtree(plan.scratch_dir, ignore_errors=True)
 
 
-def without_queued(plan: Plan, work: Work) -> Work:
+def without_queued(plan: Plan, work: Work, *, cancels: bool = True) -> Work:
     """Cancel jobs that a killed run has left in a queue, and leave out whose are to stay there.
 
     Parameters
@@ -136,12 +137,15 @@ def without_queued(plan: Plan, work: Work) -> Work:
         What is wanted.
     work
         What is left of it. The locks of its participants must be held.
+    cancels
+        Whether jobs are cancelled; otherwise all are left, of finished participants too.
     """
     if not (plan.scratch_dir / GRAPH / "batch").is_dir():
         return work  # nothing was ever submitted
     from difftract_bids.cli.plugins.slurm import clear_queue
 
-    queued = clear_queue(plan.scratch_dir, {run.participant for run in work.todo})
+    labels = {run.participant for run in work.todo} if cancels else set(plan.participants)
+    queued = clear_queue(plan.scratch_dir, labels, cancels=cancels)
     told = {
         label: Outcome("submitted", f"{n} job(s) are still in the queue.")
         for label, n in queued.items()

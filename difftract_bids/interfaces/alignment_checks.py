@@ -77,6 +77,7 @@ class CheckTemplateInputSpec(BaseInterfaceInputSpec):
     warp = File(exists=True, desc="Template to diffusion space: field, or all of it (``.h5``).")
     affine = File(exists=True, desc="Affine that goes with the field.")
     name = traits.Str(mandatory=True, desc="Name of the template.")
+    t1w_name = traits.Str("T1w", usedefault=True, desc="What `t1w` is, in words.")
 
 
 class CheckTemplate(SimpleInterface):
@@ -119,7 +120,7 @@ class CheckTemplate(SimpleInterface):
             template_transforms(self.inputs),
         )
         t1w = load_volume(self.inputs.t1w, ndim=3)
-        return check_template(t1w, mask, warped, name=self.inputs.name)
+        return check_template(t1w, mask, warped, name=self.inputs.name, image=self.inputs.t1w_name)
 
 
 class CheckParcellationInputSpec(BaseInterfaceInputSpec):

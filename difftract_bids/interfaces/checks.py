@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from nipype.interfaces.base import File, SimpleInterface, TraitedSpec, isdefined, traits
@@ -22,6 +22,9 @@ class CheckImagesInputSpec(DiffusionSpec):
     fa = File(exists=True, mandatory=True, desc="Fractional anisotropy.")
     confounds = File(exists=True, desc="Table of motion, a row a volume.")
     outliers = File(exists=True, desc="Table of slices that fell out.")
+    outliers_replaced = traits.Bool(
+        False, usedefault=True, desc="Whether something took the place of these slices."
+    )
     sigma = File(exists=True, desc="Noise standard deviation.")
 
 
@@ -58,7 +61,7 @@ class CheckImages(SimpleInterface):
             noise,
         )
 
-        series = load_diffusion(self.inputs)
+        load = cache(partial(load_diffusion, self.inputs))  # once, unless it fails each time
         ways = (
             (acquisition, _acquisition),
             (motion, _motion),
@@ -69,10 +72,14 @@ class CheckImages(SimpleInterface):
         )
         with limited_threads(self.inputs.num_threads):
             self._results["checks"] = [
-                safely(check.NAME, check.TITLE, partial(way, self.inputs, *series)).to_dict()
+                safely(check.NAME, check.TITLE, partial(_made, way, self.inputs, load)).to_dict()
                 for check, way in ways
             ]
         return runtime
+
+
+def _made(way: Any, inputs: Any, load: Any) -> Any:
+    return way(inputs, *load())
 
 
 def _acquisition(_inputs: Any, dwi: Any, gradients: Any, mask: Any) -> Any:
@@ -90,7 +97,12 @@ def _motion(inputs: Any, dwi: Any, _gradients: Any, _mask: Any) -> Any:
         moved = read_confounds(inputs.confounds)["framewise_displacement"]
     if isdefined(inputs.outliers):
         outliers = read_outliers(inputs.outliers)
-    return check_motion(moved, outliers, float(dwi.voxel_sizes_mm.max()))
+    return check_motion(
+        moved,
+        outliers,
+        float(dwi.voxel_sizes_mm.max()),
+        outliers_replaced=inputs.outliers_replaced,
+    )
 
 
 def _noise(inputs: Any, dwi: Any, gradients: Any, mask: Any) -> Any:

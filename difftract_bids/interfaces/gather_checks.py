@@ -28,6 +28,9 @@ class GatherChecksInputSpec(BaseInterfaceInputSpec):
     counts = traits.List(File(exists=True), desc="Streamline count matrix of each atlas.")
     assigned = traits.List(traits.Int, desc="Streamlines that connect nodes of each atlas.")
     notes = traits.List(traits.Str, desc="What the stages want the user to know.")
+    whole_brain = traits.Bool(
+        True, usedefault=True, desc="Whether streamlines may start and go anywhere."
+    )
     earlier = File(
         exists=True, desc="Table of checks made before; those that are not made again are kept."
     )
@@ -89,10 +92,15 @@ class GatherChecks(SimpleInterface):
         except InputError:
             return checks
         kept = list(checks)
-        known = {(check.name, check.of) for check in checks}
+        known = {(check.name, check.of): place for place, check in enumerate(kept)}
+        added = 0
         for place, check in enumerate(earlier):
-            if (check.name, check.of) not in known:
+            there = known.get((check.name, check.of))
+            if there is None:
                 kept.insert(place, check)
+                added += 1
+            elif kept[there + added].light == "unknown":  # what was judged once is known
+                kept[there + added] = check
         return kept
 
     def _of_streamlines(self):
@@ -104,7 +112,7 @@ class GatherChecks(SimpleInterface):
             check = safely(
                 "connectome",
                 "Connectome",
-                partial(_check_connectome, atlas, file, n_assigned, self.inputs.summary),
+                partial(_check_connectome, atlas, file, n_assigned, self.inputs),
             )
             # Also where it could not be made: of several atlases, it must be known whose.
             yield replace(check, of=atlas)
@@ -118,10 +126,11 @@ class GatherChecks(SimpleInterface):
             lengths_of(self.inputs.summary),
             n_seeds=tally.get("Seeds", 0),
             stop_reasons=tally.get("StopReasons"),
+            whole_brain=self.inputs.whole_brain,
         )
 
 
-def _check_connectome(atlas, counts, n_assigned, summary):
+def _check_connectome(atlas, counts, n_assigned, inputs):
     from difftract_bids.checks.connectome import check_connectome
     from difftract_bids.io.matrices import read_matrix
     from difftract_bids.io.summaries import count_summary
@@ -129,6 +138,7 @@ def _check_connectome(atlas, counts, n_assigned, summary):
     return check_connectome(
         atlas,
         *read_matrix(counts),
-        n_streamlines=count_summary(summary)[0],
+        n_streamlines=count_summary(inputs.summary)[0],
         n_assigned=n_assigned,
+        whole_brain=inputs.whole_brain,
     )

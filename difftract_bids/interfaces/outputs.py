@@ -10,11 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
+from nipype.interfaces.base import traits
 from niworkflows.interfaces import bids as sinks
 from niworkflows.interfaces.bids import DerivativesDataSink
 
 from difftract_bids.bids.layout import entity_table, path_patterns
 from difftract_bids.bids.templates import entities_of
+from difftract_bids.errors import InputError
 from difftract_bids.io.aside import ASIDE_FOLDER, move_into_place
 
 #: Beginning of a gzip file, and the flag (RFC 1952) of one that holds the name of a file.
@@ -67,16 +69,69 @@ class DerivativesSink(DerivativesDataSink):
             for output in ("out_file", "out_meta"):
                 written = self._results.get(output) or []
                 moved = [
-                    _move(Path(path), Path(aside), target)
+                    self._move(Path(path), target / Path(path).relative_to(aside))
                     for path in ([written] if isinstance(written, str) else written)
                 ]
                 if moved:
                     self._results[output] = moved
         return runtime
 
+    def _move(self, path, final):
+        move_into_place(path, final)
+        return str(final)
+
     def _participant(self):
         source = self.inputs.source_file
         return entities_of(Path(source if isinstance(source, str) else source[0]))["sub"]
+
+
+class FigureSinkInputSpec(DerivativesDataSink.input_spec):
+    """Inputs of :class:`FigureSink`."""
+
+    keep_drawn = traits.Bool(
+        False, usedefault=True, desc="Put no placeholder in the place of a figure that was drawn."
+    )
+
+
+class FigureSink(DerivativesSink):
+    """Save a figure of the report, or the placeholder of one.
+
+    Examples
+    --------
+    >>> from difftract_bids.interfaces.outputs import FigureSink
+    >>> from difftract_bids.interfaces.reportlets.connectome import PlotConnectome
+    >>> figure = PlotConnectome(matrix="count.dense.tsv").run().outputs.out_report
+    >>> sink = FigureSink(
+    ...     base_directory="out",
+    ...     source_file="bids/sub-01/dwi/sub-01_dwi.nii.gz",
+    ...     in_file=figure,
+    ...     datatype="figures",
+    ...     desc="connectome",
+    ...     suffix="dwi",
+    ... )
+    >>> sink.run().outputs.out_file
+    '/.../out/sub-01/figures/sub-01_desc-connectome_dwi.svg'
+
+    Raises
+    ------
+    InputError
+        If a figure is kept since it could not be drawn again.
+    """
+
+    input_spec = FigureSinkInputSpec
+
+    def _move(self, path, final):
+        from difftract_bids.reports.placeholder import reason_not_drawn
+
+        reason = reason_not_drawn(path) if self.inputs.keep_drawn else None
+        if reason is not None and final.is_file() and reason_not_drawn(final) is None:
+            raise InputError(
+                f"{final.name} could not be drawn again: {reason.removesuffix('.')}.",
+                where=final,
+                remedy="The figure that was there is kept. Look at the files it is drawn from, or "
+                "give the settings that they were made with.",
+            )
+        return super()._move(path, final)
 
 
 @contextmanager
@@ -98,9 +153,3 @@ def _copying_as_it_is() -> Iterator[None]:
         yield
     finally:
         sinks._copy_any = original  # noqa: SLF001
-
-
-def _move(path: Path, aside: Path, target: Path) -> str:
-    final = target / path.relative_to(aside)
-    move_into_place(path, final)
-    return str(final)

@@ -218,5 +218,9 @@ def test_checks_that_cannot_be_made_again_keep_their_lights_and_places(tmp_path,
     ]
     assert checks[0] == MASK  # what is made again is not what it was
     assert checks[1].light == "bad"
+    unknown = replace(MASK, light="unknown").to_dict()
+    again, _ = gathered({**inputs, "checks": [unknown]}, tmp_path)
+    assert again[0] == old  # what was judged once is not forgotten
+    assert [check.name for check in again] == [check.name for check in checks]
     earlier.write_text("no table")
     assert [check.name for check in gathered(inputs, tmp_path)[0]][:2] == ["mask", "streamlines"]

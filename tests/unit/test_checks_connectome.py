@@ -108,11 +108,21 @@ def test_hemispheres_without_connections_turn_the_light(across, light):
         assert "corpus callosum" in check.remedy
 
 
-def test_sides_are_not_judged_by_a_handful_of_streamlines_or_without_names():
+def test_sides_are_not_judged_by_a_handful_of_streamlines():
     few = np.zeros((20, 20))
     few[:10, :10] = 0.5
     assert "left" not in connectome(few).found
-    assert "left" not in connectome(matrix(right=0, across=2.0), sides=["midline"] * 20).found
+
+
+def test_where_a_region_was_given_few_seeds_and_empty_nodes_are_as_they_should_be():
+    counts = matrix(right=0, across=0)
+    assert connectome(counts).light == "bad"
+    assert connectome(counts, whole_brain=False).light == "good"
+    lengths_mm = np.full(3000, 90.0)
+    assert check_streamlines(lengths_mm, n_seeds=300_000).light == "bad"
+    check = check_streamlines(lengths_mm, n_seeds=300_000, whole_brain=False)
+    assert check.light == "good"
+    assert "1.0% of 300,000 seeds" in check.found
 
 
 def test_a_matrix_that_does_not_fit_its_names_is_refused():

@@ -86,6 +86,18 @@ def test_volumes_without_signal_are_named(even):
     assert "3 volumes without signal (7, 8, 9" in check.found
 
 
+@pytest.mark.parametrize("n_lost", [1, 16, 40, 64])
+def test_however_many_volumes_of_a_shell_are_lost_they_are_found(even, n_lost):
+    gradients = table(even)
+    n_b0 = int(gradients.b0_mask.sum())
+    dwi = np.random.default_rng(0).uniform(90, 110, (4, 4, 4, n_b0 + len(even)))
+    dwi[..., ~gradients.b0_mask] *= 0.3
+    lost = np.flatnonzero(~gradients.b0_mask)[:n_lost]
+    dwi[..., lost] *= 0.001
+    damaged = damaged_volumes(dwi, np.ones((4, 4, 4), dtype=bool), gradients)
+    assert list(np.flatnonzero(damaged)) == list(lost)
+
+
 # Axes of the b-vectors -----------------------------------------------------------------------
 
 
@@ -205,6 +217,15 @@ def test_motion_that_was_not_measured_is_not_judged():
     assert check_motion(None, np.zeros((50, 10), dtype=bool), VOXEL_MM).light == "good"
 
 
+@pytest.mark.parametrize("replaced", [True, False])
+def test_who_has_replaced_lost_slices_is_not_told_to(replaced):
+    outliers = np.zeros((50, 10), dtype=bool)
+    outliers[:20, 3] = True
+    check = check_motion(None, outliers, VOXEL_MM, outliers_replaced=replaced)
+    assert check.light == "look"
+    assert ("--motion-correction eddy" in check.remedy) != replaced
+
+
 # Mask ----------------------------------------------------------------------------------------
 
 
@@ -299,6 +320,16 @@ def test_faces_are_named_by_the_axes_of_the_scanner(head):
     flipped = np.diag([-VOXEL_MM, VOXEL_MM, -VOXEL_MM, 1.0])
     images = (image[:, :, :52] for image in (head.mask, head.b0, head.powder))
     assert "lower face" in check_mask(*images, flipped).found
+
+
+def test_each_face_is_judged_of_an_image_turned_by_half_a_right_angle(head):
+    turn = VOXEL_MM * np.sqrt(0.5)
+    turned = np.array([[turn, turn, 0, 0], [-turn, turn, 0, 0], [0, 0, VOXEL_MM, 0], [0, 0, 0, 1]])
+    for axis in range(3):
+        half = [slice(None)] * 3
+        half[axis] = slice(head.mask.shape[axis] // 2, None)
+        images = (image[tuple(half)] for image in (head.mask, head.b0, head.powder))
+        assert "cut off" in check_mask(*images, turned).found, axis
 
 
 def test_a_small_brain_is_looked_at_and_not_bad(head):

@@ -8,6 +8,7 @@ import pytest
 from nipype.interfaces.base import BaseInterfaceInputSpec
 
 from difftract_bids.errors import InputError
+from difftract_bids.interfaces.outputs import FigureSink
 from difftract_bids.interfaces.reportlets.base import Reportlet
 from difftract_bids.reports.placeholder import reason_not_drawn, reason_of, write_placeholder
 
@@ -120,3 +121,32 @@ def test_being_stopped_is_no_failure_to_draw(tmp_path, monkeypatch):
     with pytest.raises(Stop):
         Failing().run(cwd=str(tmp_path))
     assert not (tmp_path / "report.html").exists()
+
+
+@pytest.mark.parametrize("keep", [True, False])
+@pytest.mark.parametrize("there", ["figure", "placeholder", "nothing"])
+def test_no_placeholder_takes_the_place_of_a_figure_that_is_to_be_kept(tmp_path, keep, there):
+    drawn = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1"/>'
+    final = tmp_path / "out" / "sub-01" / "figures" / "sub-01_desc-mask_dwi.svg"
+    final.parent.mkdir(parents=True)
+    if there == "figure":
+        final.write_text(drawn)
+    elif there == "placeholder":
+        write_placeholder(final, ValueError("earlier"))
+    failed = write_placeholder(tmp_path / "report.svg", ValueError("no such image"))
+    sink = FigureSink(
+        base_directory=str(tmp_path / "out"),
+        source_file="sub-01/dwi/sub-01_dwi.nii.gz",
+        in_file=str(failed),
+        datatype="figures",
+        desc="mask",
+        suffix="dwi",
+        keep_drawn=keep,
+    )
+    if keep and there == "figure":
+        with pytest.raises(InputError, match=r"could not be drawn again: ValueError: no such"):
+            sink.run(cwd=tmp_path)
+        assert final.read_text() == drawn
+    else:
+        sink.run(cwd=tmp_path)
+        assert reason_not_drawn(final) == "ValueError: no such image"

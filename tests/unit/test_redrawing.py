@@ -130,7 +130,7 @@ def of_atlas(plan, number=0):
 def test_what_there_is_of_an_atlas_is_that_of_no_other(finished):
     first, second = of_atlas(finished), of_atlas(finished, 1)
     assert set(first) == set(second) == {
-        *("streamlines", "meanlength", "meanfa", "parcellation", "table", "nodeindices"),
+        *("streamlines", "meanlength", "meanfa", "meanmd", "parcellation", "table", "nodeindices"),
         *("dwiref", "mask", "fa"),
     }  # fmt: skip
     assert first["streamlines"] == str(saved(finished, "count", "ICBM100"))

@@ -8,6 +8,7 @@ from nipype.interfaces.base import isdefined
 from difftract_bids.bids.atlases import resolve_atlas
 from difftract_bids.bids.phase_encoding import PhaseEncoding
 from difftract_bids.bids.plan import make_plan
+from difftract_bids.bids.runs import DWIRun
 from difftract_bids.config import (
     Config,
     ConnectomeConfig,
@@ -85,6 +86,21 @@ def test_heavy_steps_are_given_their_cpus_and_memory(workflow):
         node = nodes(workflow)[f"sub_01_wf.dwi_wf.{name}"]
         assert node.n_procs == 3
         assert node.mem_gb > 0.5
+
+
+def test_figures_and_checks_of_a_large_series_ask_for_its_memory(tmp_path, monkeypatch):
+    def asked(size_gb):
+        monkeypatch.setattr(DWIRun, "size_gb", size_gb)
+        report = nodes(build(tmp_path / str(size_gb))).items()
+        return {name.rsplit(".", 1)[1]: node.mem_gb for name, node in report if ".report_" in name}
+
+    small, large = asked(0.0), asked(4.2)
+    grown = {name: (large[name] - small[name]) / 4.2 for name in small}
+    # What loads series: as many times its size as was measured.
+    measured = {"check_images": 3, "plot_denoising": 3, "plot_denoisingflicker": 3}
+    measured |= {"plot_motionflicker": 2.5, "plot_gradients": 2, "plot_mask": 0}
+    for name, times in measured.items():
+        assert grown[name] == pytest.approx(times), name
 
 
 def test_the_methods_text_says_what_the_graph_does(tmp_path, workflow):

@@ -97,10 +97,13 @@ class SafeSLURMPlugin(SafeBatch, SLURMPlugin):  # type: ignore[misc]
         return result
 
 
-def clear_queue(scratch_dir: Path, participants: Iterable[str]) -> dict[str, int]:
+def clear_queue(
+    scratch_dir: Path, participants: Iterable[str], *, cancels: bool = True
+) -> dict[str, int]:
     """Cancel what a killed run has left in the queue, which would write where a new one does.
 
-    Jobs of SLURMGraph stay, as they outlive the app that submits them on purpose.
+    Jobs of SLURMGraph stay, as they outlive the app that submits them on purpose; all of them do
+    if nothing is to be cancelled.
 
     Parameters
     ----------
@@ -112,8 +115,8 @@ def clear_queue(scratch_dir: Path, participants: Iterable[str]) -> dict[str, int
     Returns
     -------
     dict
-        The jobs of SLURMGraph that wait or run, counted by participants' labels; nobody else may
-        be at work on those participants.
+        The jobs that stay, counted by participants' labels; nobody else may be at work on those
+        participants.
     """
     folder = scratch_dir / "difftract_wf" / "batch"
     wanted = set(participants)
@@ -121,8 +124,9 @@ def clear_queue(scratch_dir: Path, participants: Iterable[str]) -> dict[str, int
         (participant_of(job.name), job) for job in queued_jobs([folder, folder / GRAPH_FOLDER])
     ]
     own = [(label, job) for label, job in jobs if label in wanted]
-    cancel(job.number for _, job in own if job.script.parent == folder)
-    return dict(Counter(label for label, job in own if job.script.parent != folder))
+    left = [(label, job) for label, job in own if not cancels or job.script.parent != folder]
+    cancel(job.number for label, job in own if (label, job) not in left)
+    return dict(Counter(label for label, _ in left))
 
 
 def participant_of(name: str) -> str:

@@ -7,6 +7,7 @@ from nipype.interfaces.base import BaseInterfaceInputSpec, File, traits
 from difftract_bids.interfaces.reportlets.anatomy import PlotRegistrationInputSpec
 from difftract_bids.interfaces.reportlets.base import Reportlet, load_for_figure
 from difftract_bids.interfaces.reportlets.images import PlotCoregistrationInputSpec
+from difftract_bids.interfaces.reportlets.preprocessing import load_denoised
 from difftract_bids.interfaces.tissue import template_transforms
 
 
@@ -36,28 +37,14 @@ class FlickDenoising(Reportlet):
     input_spec, _extension = FlickDenoisingInputSpec, "html"
 
     def _draw(self, path):
-        import numpy as np
-
-        from difftract_bids.io.gradients import read_bvals
-        from difftract_bids.io.images import load_volume
-        from difftract_bids.preprocessing.mask import brain_mask
         from difftract_bids.reports.flickers.denoising import flick_denoising
 
-        denoised = load_volume(self.inputs.denoised, ndim=4)
-        bvals = read_bvals(self.inputs.raw_bval)
-        weighted = bvals > self.inputs.b0_threshold_s_mm2
-        mask = brain_mask(
-            denoised.data[..., ~weighted].mean(axis=-1),
-            denoised.voxel_sizes_mm,
-            denoised.data[..., weighted].mean(axis=-1),
-        )
-        b0, strongest = int(np.argmin(bvals)), int(np.argmax(bvals))
+        denoised, (b0, strongest), mask, b_s_mm2 = load_denoised(self.inputs)
         after = denoised.data[..., b0].copy(), denoised.data[..., strongest].copy()
         vox2ras = denoised.vox2ras
         del denoised  # a series is enough in memory
         raw = load_for_figure(self.inputs.raw, ndim=4).data
         before = raw[..., b0], raw[..., strongest]
-        b_s_mm2 = float(bvals[strongest])
         return flick_denoising(before, after, mask, vox2ras, path, b_s_mm2=b_s_mm2)
 
 

@@ -42,6 +42,7 @@ class PlotResponse(Reportlet):
     def _draw(self, path):
         from difftract_bids.interfaces.response import read_responses
         from difftract_bids.reports.fodf.response import plot_response
+        from difftract_bids.reports.images.gradients import shell_members
 
         given = [
             t for t in TISSUE_FIELDS if isdefined(getattr(self.inputs, f"response_{t.lower()}"))
@@ -49,7 +50,8 @@ class PlotResponse(Reportlet):
         _, gradients = image_and_gradients(self.inputs)
         responses = read_responses(self.inputs, tuple(given), gradients)
         rows = {t: (r.bvals_s_mm2, r.coefficients) for t, r in responses.items()}
-        return plot_response(rows, path)
+        shells = [mean for mean, _ in shell_members(gradients)]  # all: colours are as above
+        return plot_response(rows, path, shells_s_mm2=shells)
 
 
 class PlotTissuesInputSpec(BaseInterfaceInputSpec):

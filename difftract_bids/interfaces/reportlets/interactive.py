@@ -12,7 +12,6 @@ _MEASURES = {
     "meanlength": ("Mean length", "mm", 1.0, False),
     "meanfa": ("Mean FA", "", 1.0, False),
     "meanmd": ("Mean MD", "10⁻³ mm²/s", 1000.0, False),
-    "sd": ("Standard deviation of the count", "", 1.0, True),
 }
 
 
@@ -69,7 +68,6 @@ class PlotMatrixViewInputSpec(BaseInterfaceInputSpec):
     meanlength = File(exists=True, desc="Matrix of mean lengths, mm.")
     meanfa = File(exists=True, desc="Matrix of mean fractional anisotropy.")
     meanmd = File(exists=True, desc="Matrix of mean diffusivity, mm²/s.")
-    sd = File(exists=True, desc="Matrix of the standard deviations of the counts.")
     atlas = traits.Str("", usedefault=True, desc="Name of the atlas.")
     unit = traits.Str("streamlines", usedefault=True, desc="What is counted, in words.")
 

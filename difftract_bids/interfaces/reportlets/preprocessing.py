@@ -33,23 +33,15 @@ class PlotDenoising(Reportlet):
     def _draw(self, path):
         import numpy as np
 
-        from difftract_bids.io.gradients import read_bvals
-        from difftract_bids.io.images import load_volume
-        from difftract_bids.preprocessing.mask import brain_mask
         from difftract_bids.reports.images.denoising import plot_denoising
 
+        denoised, chosen, mask, b_s_mm2 = load_denoised(self.inputs)
         raw = load_for_figure(self.inputs.raw, ndim=4).data
-        denoised = load_volume(self.inputs.denoised, ndim=4)
-        bvals = read_bvals(self.inputs.raw_bval)
-        b0, strongest = int(np.argmin(bvals)), int(np.argmax(bvals))
-        weighted = bvals > self.inputs.b0_threshold_s_mm2
-        mask = brain_mask(
-            denoised.data[..., ~weighted].mean(axis=-1),
-            denoised.voxel_sizes_mm,
-            denoised.data[..., weighted].mean(axis=-1),
-        )
-        removed = np.sqrt(np.mean((raw - denoised.data) ** 2, axis=-1))
-        sigma = self.inputs.sigma
+        squares = np.zeros(mask.shape)
+        for volume in range(raw.shape[3]):  # all at once would be two more series
+            squares += np.square(raw[..., volume] - denoised.data[..., volume])
+        removed, sigma = np.sqrt(squares / raw.shape[3]), self.inputs.sigma
+        b0, strongest = chosen
         return plot_denoising(
             (raw[..., b0], raw[..., strongest]),
             (denoised.data[..., b0], denoised.data[..., strongest]),
@@ -57,5 +49,43 @@ class PlotDenoising(Reportlet):
             mask,
             denoised.vox2ras,
             path,
-            b_s_mm2=float(bvals[strongest]),
+            b_s_mm2=b_s_mm2,
         )
+
+
+def load_denoised(inputs):
+    """Load a denoised series, and choose what is shown of it.
+
+    Returns
+    -------
+    Volume
+        The series.
+    tuple of int
+        Volumes of the smallest and of the largest b-value.
+    ndarray
+        Brain mask, boolean.
+    float
+        Largest b-value, s/mm².
+    """
+    import numpy as np
+
+    from difftract_bids.io.gradients import read_bvals
+    from difftract_bids.preprocessing.mask import brain_mask
+
+    denoised = load_for_figure(inputs.denoised, ndim=4)
+    bvals = read_bvals(inputs.raw_bval)
+    weighted = bvals > inputs.b0_threshold_s_mm2
+    means = [_mean(denoised.data, volumes) for volumes in (~weighted, weighted)]
+    mask = brain_mask(means[0], denoised.voxel_sizes_mm, means[1])
+    chosen = int(np.argmin(bvals)), int(np.argmax(bvals))
+    return denoised, chosen, mask, float(bvals.max())
+
+
+def _mean(series, volumes):
+    """Average some volumes one by one: chosen at once, they would be a second series."""
+    import numpy as np
+
+    total = np.zeros(series.shape[:3])
+    for volume in np.flatnonzero(volumes):
+        total += series[..., volume]
+    return (total / max(int(volumes.sum()), 1)).astype(np.float32)

@@ -71,16 +71,13 @@ class PlotStreamlineStatistics(Reportlet):
     input_spec = PlotStreamlineStatisticsInputSpec
 
     def _draw(self, path):
-        import numpy as np
-
-        from difftract_bids.io.summaries import iter_summary
+        from difftract_bids.io.summaries import lengths_of
         from difftract_bids.reports.streamlines.statistics import plot_streamline_statistics
 
-        batches = [batch.lengths_mm for batch in iter_summary(self.inputs.summary)]
         counts = self.inputs.tractogram_metadata.get("Counts", {})
         criteria = self.inputs.tractogram_metadata.get("StreamlineAcceptanceCriteria", {})
         return plot_streamline_statistics(
-            np.concatenate([np.zeros(0, np.float32), *batches]),
+            lengths_of(self.inputs.summary),
             counts.get("StopReasons", {}),
             counts.get("SeedStatus", {}),
             path,
