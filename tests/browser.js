@@ -165,6 +165,20 @@ function lowContrast(least) {
   return [...told].map(([kind, all]) => `${kind}, ${all.length} times, first ${all[0]}`);
 }
 
+// What a reader of a screen is told: of a picture or a group it is tested elsewhere.
+function unnamedControls() {
+  const words = one => (one?.textContent ?? "").trim();
+  const named = one => {
+    const ids = (one.getAttribute("aria-labelledby") ?? "").split(/\s+/).filter(Boolean);
+    const others = [...ids.map(id => document.getElementById(id)), ...(one.labels ?? [])];
+    if (one.matches("button")) others.push(one);
+    if (one.matches("input[type=submit], input[type=button], input[type=reset]") && one.value.trim()) return true;
+    return Boolean((one.getAttribute("aria-label") ?? "").trim() || others.some(words));
+  };
+  const controls = document.querySelectorAll("input:not([type=hidden]), button, select, textarea");
+  return [...controls].filter(one => !named(one)).map(one => `${where(one)} ${one.name ?? ""}`.trim());
+}
+
 function repeatedIds() {
   const times = new Map();
   // Plotly gives the scenes of all its plots one name, by which nothing finds them.

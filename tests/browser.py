@@ -208,6 +208,10 @@ class Browser:
         """Text whose contrast with what is behind it is less (WCAG 2.1, 1.4.3)."""
         return self.run("openDetails(); return lowContrast(arguments[0]);", least)
 
+    def without_name(self) -> list[str]:
+        """Fields, sliders, lists and buttons of which a screen reader tells no name."""
+        return self.run("openDetails(); return unnamedControls();")
+
     def repeated_ids(self) -> list[str]:
         """Identifiers that several elements have."""
         return self.run("return repeatedIds();")
@@ -256,6 +260,23 @@ class Browser:
         mouse = ActionBuilder(self.driver)
         mouse.pointer_action.move_to_location(round(left + x), round(top + y))
         mouse.perform()
+
+    def touch(self, element: WebElement, *paths: list[tuple[float, float]]) -> None:
+        """Put a finger down for each path, move all along theirs, and lift them.
+
+        Places are pixels right of and below the element's upper left corner.
+        """
+        left, top = self.run("return await bringIntoView(arguments[0]);", element)
+        for step in zip(*paths, strict=True):
+            points = [{"x": left + x, "y": top + y, "id": n} for n, (x, y) in enumerate(step)]
+            first = step == tuple(path[0] for path in paths)
+            self._touch("touchStart" if first else "touchMove", points)
+            self.run("await frames(1);")
+        self._touch("touchEnd", [])
+
+    def _touch(self, kind: str, points: list[dict[str, float]]) -> None:
+        asked = {"type": kind, "touchPoints": points}
+        self.driver.execute_cdp_cmd("Input.dispatchTouchEvent", asked)
 
     def _read_logs(self) -> None:
         self._said += self.driver.get_log("browser")

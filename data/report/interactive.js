@@ -57,7 +57,14 @@ window.difftract = window.difftract || (() => {
           say(root, "The script that draws this figure is not in this page.");
           continue;
         }
-        root.draw = prepare(root);
+        // Each by itself: figures after one that cannot be read are drawn all the same.
+        try {
+          root.draw = prepare(root);
+        } catch (error) {
+          say(root, `The data of this figure could not be read (${error.message}).`);
+          continue;
+        }
+        root.dataset.prepared = "true";
         lookOut(root);
       }
     };

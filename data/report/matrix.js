@@ -32,10 +32,15 @@
   }
 
   function written(value, unit = "") {
-    const whole = Number.isInteger(value) || value >= 1000;
-    const number = whole ? Math.round(value).toLocaleString("en")
-      : value < 1e-3 ? value.toExponential(2) : value.toPrecision(3);
+    const rounded = Number(value.toPrecision(3)); // 999.7 has four digits, and no exponent
+    const number = Number.isInteger(value) || rounded >= 1000 ? Math.round(value).toLocaleString("en")
+      : rounded < 1e-3 ? value.toExponential(2) : value.toPrecision(3);
     return unit ? `${number} ${unit}` : number;
+  }
+
+  // Plotly reads text as markup; names are not.
+  function literal(name) {
+    return name.replace(/&/g, "&amp;").replace(/</g, "&lt;");
   }
 
   // What is coloured: the logarithm, or the value itself without its rarest extremes.
@@ -107,7 +112,7 @@
       const last = Math.min(edges.n - 1, Math.floor(Math.max(...range)));
       for (let i = Math.max(0, Math.ceil(Math.min(...range))); labels && i <= last; i++) places.push(i);
       return {
-        tickmode: "array", tickvals: places, ticktext: places.map((i) => data.names[i]),
+        tickmode: "array", tickvals: places, ticktext: places.map((i) => literal(data.names[i])),
         tickfont: { size: font },
       };
     }
@@ -159,7 +164,7 @@
       for (const { name, first, last } of data.groups) {
         if (((last - first + 1) / edges.n) * side < 14) continue;
         const slanted = { textangle: -40, xanchor: "left", yanchor: "bottom", font: { size: 11 } };
-        all.push({ text: name, x: (first + last) / 2, y: 1.02, ...slanted });
+        all.push({ text: literal(name), x: (first + last) / 2, y: 1.02, ...slanted });
       }
       return all.map((heading) => ({
         yref: "y domain", yanchor: "bottom", showarrow: false, ...heading,

@@ -288,9 +288,13 @@
       busy = true;
       requestAnimationFrame(async () => {
         asked = false;
-        await window.Plotly.react(plot, traces(), plot.layout);
-        busy = false;
-        if (asked) update();
+        try {
+          // It may have been cleared since.
+          if (root.dataset.ready === "true") await window.Plotly.react(plot, traces(), plot.layout);
+        } finally {
+          busy = false;
+          if (asked) update();
+        }
       });
     }
 
@@ -316,6 +320,7 @@
       for (const button of root.querySelectorAll("button[data-zoom]")) {
         button.addEventListener("click", () => zoom(Number(button.dataset.zoom)));
       }
+      listenToFingers();
       // The wheel scrolls the page until the view was taken hold of.
       let held = false;
       plot.addEventListener("pointerdown", () => { held = true; });
@@ -325,10 +330,39 @@
       }, { capture: true });
     }
 
-    function zoom(factor) {
+    function zoom(factor, from) {
       if (root.dataset.ready !== "true") return;
-      const { eye, up, center } = plot.layout.scene.camera;
+      const { eye, up, center } = from || plot.layout.scene.camera;
       move({ eye: { x: eye.x * factor, y: eye.y * factor, z: eye.z * factor }, up, center });
+    }
+
+    // Plotly turns the view under a finger, but keeps where it was, and knows no second finger.
+    function listenToFingers() {
+      let pinch = null;
+      const apart = ([one, other]) =>
+        Math.hypot(one.clientX - other.clientX, one.clientY - other.clientY);
+      const seen = () => plot._fullLayout.scene._scene.getCamera();
+      const ours = (event) => {
+        event.preventDefault();
+        event.stopPropagation();
+      };
+      const touched = (event) => {
+        const { touches } = event;
+        if (root.dataset.ready !== "true" || (!pinch && touches.length < 2)) return;
+        ours(event);
+        if (touches.length !== 2) return; // what is left of a pinch turns nothing
+        if (event.type === "touchstart") pinch = { camera: seen(), apart: apart(touches) };
+        else zoom(pinch.apart / Math.max(apart(touches), 1), pinch.camera);
+      };
+      const left = (event) => {
+        if (root.dataset.ready !== "true") return;
+        if (!pinch) move(seen());
+        if (!event.touches.length) pinch = null;
+      };
+      for (const type of ["touchstart", "touchmove"]) {
+        plot.addEventListener(type, touched, { capture: true, passive: false });
+      }
+      for (const type of ["touchend", "touchcancel"]) plot.addEventListener(type, left);
     }
 
     writeValues();

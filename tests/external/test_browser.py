@@ -17,6 +17,8 @@ GOOD = """
 <div style="height: 2000px"></div>
 <details><summary>More</summary>
 <img loading="lazy" src="a.png" alt="A square of one colour"></details>
+<label>Size <input type="range"></label><label for="side">Side</label><select id="side"></select>
+<button>Go</button><input type="checkbox" aria-label="All">
 <div style="overflow-x: auto"><table style="width: 3000px"><tr><td>Wide</td></tr></table></div>
 </section>"""
 
@@ -54,6 +56,7 @@ def faults(browser):
         "width": browser.overflowing(),
         "contrast": browser.low_contrast(),
         "ids": browser.repeated_ids(),
+        "names": browser.without_name(),
     }
     return {kind: found for kind, found in told.items() if found}
 
@@ -117,6 +120,11 @@ def test_a_good_page_has_no_fault(browser, show, dark):
             f'<p id="one">a</p><svg aria-label="{ALT}"><g id="one"/></svg>',
             {"ids"},
         ),
+        ('<input type="range">', {"names"}),
+        # A label is the name of the first thing in it.
+        ('<label>Size <output>3</output><input type="range"></label>', {"names"}),
+        ("<select><option>a</option></select>", {"names"}),
+        ('<button><svg aria-hidden="true"></svg></button>', {"names"}),
     ],
 )
 def test_a_planted_fault_is_found_and_no_other(show, planted, kinds):

@@ -103,6 +103,10 @@ def test_pictures_say_in_words_what_they_show(shown):
     assert shown.without_alt() == []
 
 
+def test_what_can_be_chosen_or_pressed_has_a_name(shown):
+    assert shown.without_name() == []
+
+
 def test_links_lead_to_what_lies_in_the_page_or_beside_it(shown):
     assert shown.broken_links() == []
 

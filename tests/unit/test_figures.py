@@ -17,18 +17,32 @@ from PIL import Image
 from difftract_bids.checks.sides import side_of
 from difftract_bids.errors import FodfError
 from difftract_bids.io.gradients import GradientTable
-from difftract_bids.reports.connectome.matrix import group_of, node_order, plot_connectome
+from difftract_bids.reports.connectome.edges import mark_sides
+from difftract_bids.reports.connectome.matrix import (
+    _draw_groups,
+    group_of,
+    node_order,
+    plot_connectome,
+    side_runs,
+)
 from difftract_bids.reports.drawing.mosaic import Canonical, Mosaic, Panel
 from difftract_bids.reports.drawing.style import (
     OUTLINE,
     direction_colors,
     label_colors,
     new_figure,
+    shell_colors,
 )
 from difftract_bids.reports.fodf import peaks as peaks_figure
 from difftract_bids.reports.fodf.peaks import fodf_peaks, plot_fodf_peaks, stick_segments
 from difftract_bids.reports.images.fa import plot_fa
-from difftract_bids.reports.images.gradients import equal_area, plot_gradients, shell_members
+from difftract_bids.reports.images.five_tissue_types import plot_five_tissue_types
+from difftract_bids.reports.images.gradients import (
+    _shell_rows,
+    equal_area,
+    plot_gradients,
+    shell_members,
+)
 from difftract_bids.reports.images.outlines import plot_mask, plot_parcellation, plot_registration
 from difftract_bids.reports.streamlines.tractogram import _segments, plot_tractogram
 
@@ -120,6 +134,26 @@ def test_an_empty_mask_still_gives_a_picture(tmp_path):
     path = plot_mask(np.ones(SHAPE), np.zeros(SHAPE, dtype=bool), VOX2RAS, tmp_path / "mask.svg")
     assert f"stroke: {OUTLINE}" not in path.read_text()
     assert len(pictures(path)) == 21
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_an_image_of_one_slice_still_gives_pictures(tmp_path, axis):
+    one = [slice(None)] * 3
+    one[axis] = slice(SHAPE[axis] // 2, SHAPE[axis] // 2 + 1)
+    inside = ball()[tuple(one)]
+    b0, labels = inside.astype(np.float32), inside.astype(int)
+    fodf = inside[..., None] * delta(np.array([0.1, 1.0, 0.2]), lmax=4)
+    tissues = np.zeros((*inside.shape, 5))
+    tissues[..., 2] = inside
+    drawn = [
+        plot_mask(b0, inside, VOX2RAS, tmp_path / "mask.svg"),
+        plot_parcellation(b0, labels, inside, VOX2RAS, tmp_path / "dseg.svg"),
+        plot_registration(b0, inside, VOX2RAS, b0, VOX2RAS, tmp_path / "coreg.svg"),
+        plot_five_tissue_types(tissues, VOX2RAS, b0, VOX2RAS, tmp_path / "tissue.svg"),
+        plot_fodf_peaks(fodf, 0.5 * inside, inside, VOX2RAS, tmp_path / "fodf.svg"),
+    ]
+    assert [len(pictures(path)) >= 6 for path in drawn] == [True] * 5
+    assert f"stroke: {OUTLINE}" in drawn[0].read_text()
 
 
 def test_figures_are_the_same_bytes_each_time(tmp_path):
@@ -320,6 +354,8 @@ def test_a_part_of_a_large_tractogram_is_chosen_by_the_seed(tmp_path):
         ("Brainstem", "midline"),
         ("RostralPole", "midline"),
         ("Larynx", "midline"),
+        ("Left Thalamus", "left"),
+        ("ctx_rh_G_L_x", "right"),
     ],
 )
 def test_the_side_is_read_from_the_name(name, side):
@@ -345,6 +381,16 @@ def test_edges_without_streamlines_are_blank(tmp_path):
     cells = pictures(plot_connectome(counts, names, tmp_path / "relmat.svg"))[0]
     blank = np.isclose(cells[..., :3], to_rgb("#eeeeee"), atol=0.01).all(axis=-1)
     assert blank.mean() == pytest.approx(13 / 16, abs=0.02)
+
+
+def test_hemispheres_are_headings_only_where_names_tell_them():
+    assert side_runs(["left", "midline"]) == [("left", (0, 1)), ("midline", (1, 2))]
+    assert side_runs(["midline"] * 3) == []
+    for sides, told in ((["left", "right"], ["left", "right"]), (["midline"] * 2, [])):
+        axes = new_figure(1, 1).subplots()
+        mark_sides(axes, sides)
+        _draw_groups(axes, sides, ["", ""])
+        assert [text.get_text() for text in axes.texts] == 2 * told
 
 
 def test_a_matrix_that_does_not_fit_its_names_is_refused(tmp_path):
@@ -373,6 +419,29 @@ def test_every_weighted_volume_is_in_one_shell():
     np.testing.assert_array_equal(
         sum(where.astype(int) for _, where in members), ~gradients.b0_mask
     )
+
+
+def many_shells(n):
+    bvals = np.repeat(500.0 * np.arange(n + 1), 6)
+    bvecs = np.tile(np.eye(3), (2 * (n + 1), 1)) * (bvals > 0)[:, None]
+    return GradientTable(bvals, bvecs)
+
+
+@pytest.mark.parametrize("n", [2, 7, 12])
+def test_no_two_shells_have_one_colour(n):
+    colors = np.array([to_rgb(color) for color in shell_colors(n)])
+    apart = np.linalg.norm(colors[:, None] - colors, axis=-1)[np.triu_indices(n, 1)]
+    assert apart.min() > 0.05
+    assert colors.mean(axis=1).max() < 0.75  # on white
+
+
+@pytest.mark.parametrize(("n", "rows"), [(2, 3), (6, 7), (7, 7), (30, 7)])
+def test_the_table_of_shells_ends_within_the_figure(n, rows):
+    told = _shell_rows(many_shells(n))
+    assert len(told) == rows
+    assert sum(volumes for _, _, volumes, _ in told) == 6 * (n + 1)
+    assert told[-1][0] == (f"and {n - 5} more" if n > 6 else f"b={500 * n}")
+    assert told[-1][3] == (f"3000 to {500 * n}" if n > 6 else f"{500 * n}")
 
 
 def test_the_projection_of_the_sphere_keeps_areas():

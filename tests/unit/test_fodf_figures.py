@@ -29,6 +29,13 @@ def test_a_line_per_shell_has_the_colour_of_the_gradient_figure(tmp_path):
     assert CATEGORIES[2] not in text
 
 
+def test_the_only_shell_of_a_response_keeps_the_colour_of_the_images_shell(tmp_path):
+    one = {"WM": ((2990.0,), WM[1:2])}
+    text = plot_response(one, tmp_path / "r.svg", shells_s_mm2=[700, 2000, 3000]).read_text()
+    assert CATEGORIES[2] in text
+    assert CATEGORIES[0] not in text
+
+
 def test_the_decay_of_tissues_needs_more_than_one_shell(tmp_path):
     several = plot_response({"WM": (BVALS, WM)}, tmp_path / "a.svg").read_text()
     one = plot_response({"WM": (BVALS[1:2], WM[1:2])}, tmp_path / "b.svg").read_text()
@@ -52,6 +59,13 @@ def test_what_is_not_finite_or_negative_has_no_share():
     shares = tissue_shares({"WM": wm, "CSF": csf}, MASK)
     np.testing.assert_array_equal(shares[5, 5, 5], [1, 0, 0])
     np.testing.assert_array_equal(shares[5, 6, 5], [0, 0, 0])
+
+
+def test_an_empty_mask_still_gives_a_picture(tmp_path):
+    tissues = {"WM": np.ones(MASK.shape), "CSF": np.zeros(MASK.shape)}
+    nothing = np.zeros_like(MASK)
+    path = plot_tissues(tissues, nothing, np.eye(4), tmp_path / "a.svg", field=tissues["WM"])
+    assert "<svg" in path.read_text()
 
 
 @pytest.mark.parametrize(

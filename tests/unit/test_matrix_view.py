@@ -70,6 +70,11 @@ def test_the_page_holds_the_matrix_in_the_order_of_the_figure(tmp_path):
     assert payload["groups"][0]["color"] == payload["groups"][2]["color"]
 
 
+def test_there_is_no_heading_where_names_tell_no_sides(tmp_path):
+    payload = payload_of(write_matrix_view(COUNTS, list("abcd"), tmp_path / "a.html"))
+    assert payload["sides"] == []
+
+
 @pytest.mark.parametrize("n_nodes", [5, 300])
 def test_all_values_of_all_edges_come_back(tmp_path, n_nodes):
     given = some_connectome(n_nodes, 0.3)
@@ -114,6 +119,12 @@ def test_an_edge_is_there_when_any_measure_knows_it(tmp_path):
     assert found["meanlength"][2, 0] == pytest.approx(31.5)
     assert found["count"][2, 0] == 0
     assert "4 nodes, 3 edges" in path.read_text(encoding="utf-8")
+
+
+def test_one_edge_is_one_edge(tmp_path):
+    path = write_matrix_view(np.eye(2)[::-1], ["a", "b"], tmp_path / "a.html")
+    assert path.read_text(encoding="utf-8").count("2 nodes, 1 edge") == 2
+    assert "1 edges" not in path.read_text(encoding="utf-8")
 
 
 def test_a_connectome_without_edges_still_gives_a_matrix(tmp_path):

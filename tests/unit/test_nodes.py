@@ -161,6 +161,27 @@ def test_lengths_are_weighted_by_streamlines(tmp_path, figures):
     assert "median 10" in said  # of the weights 5, 10, 40
 
 
+def test_a_single_edge_is_told_in_whole_numbers_and_its_median_beside_the_line(tmp_path, figures):
+    counts = np.zeros((4, 4))
+    counts[0, 1] = counts[1, 0] = 1
+    names = ["L_a", "R_a", "L_b", "R_b"]
+    plot_nodes(counts, names, 140 * counts, tmp_path / "n.svg", centroids_mm=PLACES_MM[:4])
+    said = [text.get_text() for text in figures[0].findobj(Text)]
+    assert "Weights of 1 edge (17% of all pairs)" in said
+    assert "discs: strength of the nodes; lines: the strongest edge" in said
+    lengths = panel(figures[0], "Mean length")
+    for axis in (
+        panel(figures[0], "Strength").xaxis,
+        panel(figures[0], "Degree").xaxis,
+        lengths.yaxis,
+    ):
+        labels = [label.get_text() for label in axis.get_ticklabels()]
+        assert len(set(labels)) == len(labels), labels
+    (median,) = lengths.texts
+    box, frame = median.get_window_extent(), lengths.get_window_extent()
+    assert frame.x0 < box.x0 < box.x1 <= frame.x1
+
+
 @pytest.mark.parametrize(
     "weights", [[1, 1, 2, 3, 900], [4], [0.25, 0.5, 3.7], [1e-9, 1e9], [1, 2], []]
 )

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from difftract_bids.reports.drawing.style import CATEGORIES, TEXT_ON_LIGHT
@@ -25,9 +26,11 @@ def draw_weights(axes: Axes, edges: Float[np.ndarray, "node node"]) -> None:
     axes.set_xscale("log")
     axes.set_xlim(borders[0], borders[-1])
     share = len(weights) / max(len(above), 1)
-    axes.set_title(f"Weights of {len(weights):,} edges ({share:.0%} of all pairs)", **_TITLE)
+    edges_in_words = "1 edge" if len(weights) == 1 else f"{len(weights):,} edges"
+    axes.set_title(f"Weights of {edges_in_words} ({share:.0%} of all pairs)", **_TITLE)
     axes.set_xlabel("streamlines of an edge (log scale)", fontsize=9)
     axes.xaxis.set_major_formatter("{x:,g}")
+    axes.xaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.0, 0.4)))  # no powers of ten
     _style_histogram(axes, "edges")
     if len(weights):
         _mark_median(axes, float(np.median(weights)), "{:,.3g}")
@@ -72,19 +75,24 @@ def draw_lengths(
 def _style_histogram(axes: Axes, label: str) -> None:
     axes.set_ylabel(label, fontsize=9)
     axes.yaxis.set_major_formatter("{x:,.0f}")
-    axes.set_ylim(bottom=0)
-    axes.tick_params(labelsize=8, colors=TEXT_ON_LIGHT)
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=True))
+    axes.set_ylim(0, max(1.1 * axes.get_ylim()[1], 1.05))  # room for what is written at the median
+    axes.tick_params(which="both", labelsize=8, colors=TEXT_ON_LIGHT)
     axes.spines[["top", "right"]].set_visible(False)
 
 
 def _mark_median(axes: Axes, median: float, form: str) -> None:
+    """Draw a line at the median and tell it, on the side where there is room."""
+    across = axes.transAxes.inverted().transform(axes.transData.transform((median, 0)))[0]
+    by_left = across > 0.6
     axes.axvline(median, color=TEXT_ON_LIGHT, linewidth=1.4)
     axes.annotate(
         f"median {form.format(median)}",
         (median, 1.0),
-        (4, -2),
+        (-4 if by_left else 4, -2),
         xycoords=("data", "axes fraction"),
         textcoords="offset points",
+        ha="right" if by_left else "left",
         va="top",
         fontsize=9,
         color=TEXT_ON_LIGHT,

@@ -13,7 +13,7 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.ticker import LogLocator, NullLocator
 
 from difftract_bids.checks.sides import side_of
-from difftract_bids.reports.connectome.matrix import group_of, interpolation, node_order, runs_of
+from difftract_bids.reports.connectome.matrix import group_of, interpolation, node_order, side_runs
 from difftract_bids.reports.drawing.style import (
     TEXT_ON_LIGHT,
     new_figure,
@@ -103,8 +103,8 @@ def _draw(axes: Axes, measure: str, matrix: Float[np.ndarray, "node node"]) -> N
 
 
 def mark_sides(axes: Axes, sides: Sequence[str]) -> None:
-    """Draw a line between hemispheres, and name them."""
-    for side, (first, last) in runs_of(sides):
+    """Draw a line between hemispheres, and name them, where names of nodes tell them."""
+    for side, (first, last) in side_runs(sides):
         if first:
             axes.axhline(first - 0.5, color="white", linewidth=1.2)
             axes.axvline(first - 0.5, color="white", linewidth=1.2)

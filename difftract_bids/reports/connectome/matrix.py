@@ -162,7 +162,7 @@ def _draw_groups(axes: Axes, sides: Sequence[str], groups: Sequence[str]) -> Non
                 va="bottom",
                 color=color,
             )
-    for side, (first, last) in runs_of(sides):
+    for side, (first, last) in side_runs(sides):
         if first:
             axes.axhline(first - 0.5, color="white", linewidth=1.5)
             axes.axvline(first - 0.5, color="white", linewidth=1.5)
@@ -174,6 +174,11 @@ def _draw_groups(axes: Axes, sides: Sequence[str], groups: Sequence[str]) -> Non
             ha="center",
             va="bottom",
         )
+
+
+def side_runs(sides: Sequence[str]) -> list[tuple[str, tuple[int, int]]]:
+    """List the stretch of each side as :func:`runs_of` does; none where names tell no sides."""
+    return runs_of(sides) if set(sides) != {"midline"} else []
 
 
 def runs_of(values: Sequence[_T]) -> list[tuple[_T, tuple[int, int]]]:

@@ -17,6 +17,7 @@ from difftract_bids.reports.connectome.matrix import (
     node_order,
     runs_of,
     short_name,
+    side_runs,
 )
 from difftract_bids.reports.drawing.style import CATEGORIES, sequential_map
 from difftract_bids.reports.drawing.typed_arrays import coded
@@ -104,7 +105,7 @@ def write_matrix_view(
     places = np.flatnonzero(np.any([half > 0 for half in halves.values()], axis=0))
     payload = {
         "names": [short_name(names[i]) for i in order],
-        "sides": _stretches([sides[i] for i in order]),
+        "sides": _side_stretches([sides[i] for i in order]),
         "groups": _group_stretches([sides[i] for i in order], [groups[i] for i in order]),
         "unit": unit,
         "gaps": coded(_smallest(np.diff(places, prepend=0))),
@@ -157,9 +158,10 @@ def _coded_values(values: Float[np.ndarray, " edge"]) -> dict[str, Any]:
     return {"values": coded(codes), "least": float(np.exp(least)), "ratio": span / 65_534}
 
 
-def _stretches(values: Sequence[str]) -> list[dict[str, Any]]:
+def _side_stretches(sides: Sequence[str]) -> list[dict[str, Any]]:
     return [
-        {"name": name, "first": first, "last": last - 1} for name, (first, last) in runs_of(values)
+        {"name": name, "first": first, "last": last - 1}
+        for name, (first, last) in side_runs(sides)
     ]
 
 

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 
 from difftract_bids.checks.sides import side_of
 from difftract_bids.reports.connectome.edge_histograms import draw_lengths, draw_weights
@@ -165,10 +166,11 @@ def _draw_brain(
     colors = [_SIDE_COLORS[side_of(name)] for name in names]
     strength = edges.sum(axis=1)
     drawn = draw_glass_brain(panels, edges, strength, places.centroids_mm, colors, places.brain_mm)
+    strongest = "strongest edge" if drawn == 1 else f"{drawn:,} strongest edges"
     figure.text(
         0.995,
         share + 0.06 / figure.get_figheight(),
-        f"discs: strength of the nodes; lines: the {drawn:,} strongest edges",
+        f"discs: strength of the nodes; lines: the {strongest}",
         color=TEXT_ON_DARK,
         fontsize=9,
         ha="right",
@@ -239,7 +241,7 @@ def _draw_rows(
     axes.set_xlim(-0.02 * high, 1.05 * high)
     axes.set_xlabel(label, fontsize=9, color=TEXT_ON_LIGHT)
     axes.xaxis.set_major_formatter("{x:,.0f}")
-    axes.locator_params(axis="x", nbins=5)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10], integer=True))
     axes.set_yticks([])
     axes.tick_params(labelsize=8, colors=TEXT_ON_LIGHT)
     axes.grid(visible=True, axis="x", color="#e4e4e4", linewidth=0.7)

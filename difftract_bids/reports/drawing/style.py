@@ -109,6 +109,18 @@ def label_colors(n_labels: int) -> Float[np.ndarray, "label 3"]:
     return mpl.colors.hsv_to_rgb(np.stack([hue, saturation, value], axis=-1))
 
 
+def shell_colors(n_shells: int) -> list[str]:
+    """Give each shell its colour, the lowest b-value first: no two have the same.
+
+    More shells than :data:`CATEGORIES` get darker to lighter colours, as of a scale.
+    """
+    if n_shells <= len(CATEGORIES):
+        return list(CATEGORIES[:n_shells])
+    # The lightest of the map cannot be seen on white.
+    scale = mpl.colormaps["viridis"](np.linspace(0.0, 0.88, n_shells))
+    return [mpl.colors.to_hex(color) for color in scale]
+
+
 def sequential_map(name: str = "viridis", *, blank: str = "#eeeeee") -> Colormap:
     """Copy a colour-blind-safe map, with one neutral colour for what has no value."""
     return mpl.colormaps[name].with_extremes(bad=blank)

@@ -116,7 +116,7 @@ def flick_motion(
 def draw_outline(panel: Panel, inside: NDArray[np.generic]) -> None:
     """Draw the outline of a turned mask into a panel, thin enough to see what it lies on."""
     cut = panel.take(inside).astype(np.float64)
-    if cut.min() < cut.max():
+    if min(cut.shape) > 1 and cut.min() < cut.max():
         panel.axes.contour(*panel.centres_mm(), cut, levels=[0.5], colors=OUTLINE, linewidths=0.6)
 
 

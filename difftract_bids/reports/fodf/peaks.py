@@ -186,12 +186,14 @@ def _aim(
     frame = close_up.axes.get_window_extent()
     size = np.array([1.0, frame.height / frame.width]) * _CLOSE_UP_MM
     # Far from the brain's edge, where noise crosses as freely as fibres do.
-    depth_mm = ndimage.distance_transform_edt(fa > 0, (up[1] - up[0], across[1] - across[0]))
+    _, *plane_axes = PLANES[close_up.plane]
+    steps_mm = close_up.voxel_sizes_mm[plane_axes[::-1]]  # up, across
+    depth_mm = ndimage.distance_transform_edt(fa > 0, steps_mm)
     crossing = np.linalg.norm(peaks[:, :, 1], axis=-1) ** 2
     weight = np.where(fa > 0.2, crossing * depth_mm, 0.0)
     if close_up.plane != "sagittal":
         weight *= across > (left + right) / 2
-    spread = _CLOSE_UP_MM / 5 / np.array([up[1] - up[0], across[1] - across[0]])
+    spread = _CLOSE_UP_MM / 5 / steps_mm
     row, column = np.unravel_index(ndimage.gaussian_filter(weight, spread).argmax(), weight.shape)
     window = []
     for centre, length, (low, high) in (

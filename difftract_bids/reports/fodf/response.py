@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, StrMethodFormatter
 from numpy.polynomial.legendre import legval
 
-from difftract_bids.reports.drawing.style import CATEGORIES, TEXT_ON_LIGHT, new_figure, save_svg
+from difftract_bids.reports.drawing.style import TEXT_ON_LIGHT, new_figure, save_svg, shell_colors
 
 #: Colours are shells'; tissues are told apart by their lines.
 _TISSUE_LINES = {"WM": "o-", "GM": "s--", "CSF": "^:"}
@@ -22,7 +22,12 @@ _B0_COLOR = "#777777"
 Rows = tuple[tuple[float, ...], Float[np.ndarray, "shell order"]]
 
 
-def plot_response(responses: Mapping[str, Rows], path: str | os.PathLike[str]) -> Path:
+def plot_response(
+    responses: Mapping[str, Rows],
+    path: str | os.PathLike[str],
+    *,
+    shells_s_mm2: Sequence[float] | None = None,
+) -> Path:
     """Draw the response of white matter against angle and as a glyph, and the decay of tissues.
 
     Parameters
@@ -32,6 +37,10 @@ def plot_response(responses: Mapping[str, Rows], path: str | os.PathLike[str]) -
         if the model has them.
     path
         SVG to write.
+    shells_s_mm2
+        Mean b-value of each diffusion-weighted shell of the images, ascending, as
+        :func:`difftract_bids.reports.images.gradients.shell_members` lists them: colours are those
+        of the nearest. Default: the shells of the response.
 
     Returns
     -------
@@ -40,7 +49,7 @@ def plot_response(responses: Mapping[str, Rows], path: str | os.PathLike[str]) -
     """
     figure = new_figure(14, 4.6)
     bvals, coefficients = responses["WM"]
-    colors = _shell_colors(bvals)
+    colors = _shell_colors(bvals, shells_s_mm2)
     _angle_panel(figure.add_axes((0.05, 0.13, 0.28, 0.75)), bvals, coefficients, colors)
     glyphs = figure.add_axes((0.36, 0.10, 0.27, 0.70), projection="polar")
     _glyph_panel(glyphs, bvals, coefficients, colors)
@@ -69,12 +78,16 @@ def amplitudes(
     return legval(np.cos(angle_rad), series)
 
 
-def _shell_colors(bvals: tuple[float, ...]) -> list[str]:
+def _shell_colors(
+    bvals: tuple[float, ...], shells_s_mm2: Sequence[float] | None = None
+) -> list[str]:
     """Give shells the colours that they have in the figure of the gradients."""
-    number = np.cumsum([bval > 0 for bval in bvals]) - 1
+    shells = np.array([bval for bval in bvals if bval > 0])
+    if shells_s_mm2 is not None and len(shells_s_mm2):
+        shells = np.asarray(shells_s_mm2, dtype=float)
+    colors = shell_colors(len(shells))
     return [
-        CATEGORIES[n % len(CATEGORIES)] if bval > 0 else _B0_COLOR
-        for n, bval in zip(number, bvals, strict=True)
+        colors[int(np.abs(shells - bval).argmin())] if bval > 0 else _B0_COLOR for bval in bvals
     ]
 
 

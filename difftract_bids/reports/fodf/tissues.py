@@ -52,7 +52,7 @@ def plot_tissues(
     colors = mosaic.grid.turn(np.round(255 * tissue_shares(tissues, mask)).astype(np.uint8))
     turned_mask = mosaic.grid.turn(mask).astype(bool)
     lines, levels = None, np.zeros(0)
-    if field is not None:
+    if field is not None and mask.any():
         relative = field / float(np.mean(field[mask]))
         lines, levels = mosaic.grid.turn(relative), _levels(relative[mask])
     for panel in mosaic:

@@ -108,7 +108,7 @@ def plot_template(
 
 
 def _draw_line(panel: Panel, cut: NDArray[np.generic], color: str) -> None:
-    if cut.min() < 0.5 < cut.max():
+    if min(cut.shape) > 1 and cut.min() < 0.5 < cut.max():
         panel.axes.contour(*panel.centres_mm(), cut, levels=[0.5], colors=color, linewidths=0.7)
 
 

@@ -11,7 +11,21 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Circle
 
 from difftract_bids.io.gradients import GradientTable
-from difftract_bids.reports.drawing.style import CATEGORIES, TEXT_ON_LIGHT, new_figure, save_svg
+from difftract_bids.reports.drawing.style import (
+    TEXT_ON_LIGHT,
+    new_figure,
+    save_svg,
+    shell_colors,
+)
+
+#: Left edge of each disc in the figure, side of z = 0, and what is seen.
+_DISCS = (
+    (0.34, 1, "upper half, seen from above"),
+    (0.66, -1, "lower half, seen through from above"),
+)
+#: Shells that the table has room for.
+_MOST_ROWS = 6
+_GREY = "#666666"
 
 
 def plot_gradients(
@@ -22,9 +36,9 @@ def plot_gradients(
 ) -> Path:
     """Draw a table of shells and every direction on the sphere, coloured by shell.
 
-    The sphere is seen as two discs, from above (z > 0) and from below, by Lambert's equal-area
-    projection, in which an even scheme looks even. Open marks are the antipodes: a direction and
-    its opposite measure the same.
+    The sphere is seen as two discs, its upper half (z > 0) and its lower half, both from above so
+    that left is left, by Lambert's equal-area projection, in which an even scheme looks even. Open
+    marks are the antipodes: a direction and its opposite measure the same.
 
     Parameters
     ----------
@@ -50,7 +64,7 @@ def plot_gradients(
         above.tick_params(labelbottom=False)
         _signal_panel(figure.add_axes((0.05, 0.50, 0.25, 0.18), sharex=above), gradients, signal)
     _shell_table(figure.add_axes((0.03, 0.02, 0.28, 0.36)), gradients)
-    for left, sign, title in ((0.34, 1, "seen from above"), (0.66, -1, "seen from below")):
+    for left, sign, title in _DISCS:
         axes = figure.add_axes((left, 0.08, 0.31, 0.82))
         _hemisphere(axes, gradients, sign)
         axes.set_title(title, fontsize=10, color=TEXT_ON_LIGHT)
@@ -83,8 +97,13 @@ def equal_area(directions: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 2"]
     return np.stack([x, y], axis=1) / np.sqrt(1.0 + z)[:, None]
 
 
-def _color(shell: int) -> str:
-    return CATEGORIES[shell % len(CATEGORIES)]
+_Coloured = list[tuple[float, Bool[np.ndarray, " volume"], str]]
+
+
+def _coloured_shells(gradients: GradientTable) -> _Coloured:
+    members = shell_members(gradients)
+    colors = shell_colors(len(members))
+    return [(mean, where, color) for (mean, where), color in zip(members, colors, strict=True)]
 
 
 def _bvalue_panel(axes: Axes, gradients: GradientTable) -> None:
@@ -92,8 +111,8 @@ def _bvalue_panel(axes: Axes, gradients: GradientTable) -> None:
     axes.scatter(
         volumes[gradients.b0_mask], gradients.bvals_s_mm2[gradients.b0_mask], s=9, color="#777777"
     )
-    for number, (_, members) in enumerate(shell_members(gradients)):
-        axes.scatter(volumes[members], gradients.bvals_s_mm2[members], s=9, color=_color(number))
+    for _, members, color in _coloured_shells(gradients):
+        axes.scatter(volumes[members], gradients.bvals_s_mm2[members], s=9, color=color)
     axes.set_title("b-value of each volume, in the order of acquisition", fontsize=10)
     axes.set_xlabel("volume", fontsize=9)
     axes.set_ylabel("b (s/mm²)", fontsize=9)
@@ -108,8 +127,8 @@ def _signal_panel(
     volumes, members = np.arange(len(signal)), gradients.b0_mask
     relative = signal / max(float(np.nanmax(signal)), np.finfo(float).tiny)
     axes.bar(volumes[members], relative[members], width=0.8, color="#777777")
-    for number, (_, members) in enumerate(shell_members(gradients)):
-        axes.bar(volumes[members], relative[members], width=0.8, color=_color(number))
+    for _, members, color in _coloured_shells(gradients):
+        axes.bar(volumes[members], relative[members], width=0.8, color=color)
     axes.set_xlabel("volume", fontsize=9)
     axes.set_ylabel("mean signal", fontsize=9)
     axes.tick_params(labelsize=8)
@@ -119,18 +138,7 @@ def _signal_panel(
 
 def _shell_table(axes: Axes, gradients: GradientTable) -> None:
     axes.set_axis_off()
-    rows = [("b=0", "grey", int(gradients.b0_mask.sum()), "")]
-    for number, (mean, members) in enumerate(shell_members(gradients)):
-        bvals = gradients.bvals_s_mm2[members]
-        spread = f"{bvals.min():.0f} to {bvals.max():.0f}" if np.ptp(bvals) else f"{mean:.0f}"
-        rows.append(
-            (
-                f"b≈{mean:.0f}" if np.ptp(bvals) else f"b={mean:.0f}",
-                _color(number),
-                len(bvals),
-                spread,
-            )
-        )
+    rows = _shell_rows(gradients)
     cells = [[name, str(count), spread] for name, _, count, spread in rows]
     table = axes.table(
         cellText=cells,
@@ -143,8 +151,28 @@ def _shell_table(axes: Axes, gradients: GradientTable) -> None:
     table.set_fontsize(9)
     table.scale(1.0, 1.4)
     for number, (_, color, _, _) in enumerate(rows, start=1):
-        table[number, 0].get_text().set_color("#666666" if color == "grey" else color)
+        table[number, 0].get_text().set_color(color)
         table[number, 0].get_text().set_fontweight("bold")
+
+
+def _shell_rows(gradients: GradientTable) -> list[tuple[str, str, int, str]]:
+    """Name, colour, number of volumes and b-values of each shell; the last of many in one row."""
+    rows = [("b=0", _GREY, int(gradients.b0_mask.sum()), "")]
+    shells = _coloured_shells(gradients)
+    own = len(shells) if len(shells) <= _MOST_ROWS else _MOST_ROWS - 1
+    for mean, members, color in shells[:own]:
+        bvals = gradients.bvals_s_mm2[members]
+        name = f"b≈{mean:.0f}" if np.ptp(bvals) else f"b={mean:.0f}"
+        rows.append((name, color, len(bvals), _range_of(bvals)))
+    if rest := shells[own:]:
+        bvals = gradients.bvals_s_mm2[np.any([members for _, members, _ in rest], axis=0)]
+        rows.append((f"and {len(rest)} more", _GREY, len(bvals), _range_of(bvals)))
+    return rows
+
+
+def _range_of(bvals_s_mm2: Float[np.ndarray, " volume"]) -> str:
+    low, high = bvals_s_mm2.min(), bvals_s_mm2.max()
+    return f"{low:.0f} to {high:.0f}" if low < high else f"{low:.0f}"
 
 
 def _hemisphere(axes: Axes, gradients: GradientTable, sign: int) -> None:
@@ -156,12 +184,12 @@ def _hemisphere(axes: Axes, gradients: GradientTable, sign: int) -> None:
         radius = np.sqrt(2.0) * np.sin(np.deg2rad(tilt_deg) / 2)
         axes.add_patch(Circle((0, 0), radius, fill=False, color="#cccccc", linewidth=0.6))
     axes.plot([-1, 1], [0, 0], [0, 0], [-1, 1], color="#cccccc", linewidth=0.6, zorder=0)
-    for number, (_, members) in enumerate(shell_members(gradients)):
+    for _, members, color in _coloured_shells(gradients):
         vectors = gradients.bvecs[members] * [1.0, 1.0, float(sign)]
-        for side, face in ((vectors, _color(number)), (-vectors, "none")):
+        for side, face in ((vectors, color), (-vectors, "none")):
             seen = equal_area(side[side[:, 2] >= 0])
             x, y = seen.T
-            axes.scatter(x, y, s=30, facecolors=face, edgecolors=_color(number), linewidths=0.9)
+            axes.scatter(x, y, s=30, facecolors=face, edgecolors=color, linewidths=0.9)
     _sides(axes)
 
 

@@ -53,7 +53,7 @@ def plot_mask(
     for panel in mosaic:
         panel.show(panel.take(grey), **window)
         cut = panel.take(inside)
-        if cut.min() < cut.max():
+        if min(cut.shape) > 1 and cut.min() < cut.max():
             line = panel.axes.contour(
                 *panel.centres_mm(), cut, levels=[0.5], colors=OUTLINE, linewidths=1.1
             )
@@ -137,10 +137,11 @@ def plot_registration(
     grey, window = mosaic.grid.turn(b0), grey_window(b0, mask, headroom=headroom)
     to_t1w = np.linalg.inv(t1w_vox2ras) @ mosaic.grid.vox2ras
     near = ndimage.binary_dilation(mosaic.grid.turn(mask), iterations=2)
+    edge_source = t1w.astype(np.float32)
+    bright = float(np.percentile(t1w[t1w > 0], 98)) if (t1w > 0).any() else 1.0
     for panel in mosaic:
         panel.show(panel.take(grey), **window)
-        fine = sampled(panel, t1w.astype(np.float32), to_t1w)
-        edges = _edges(fine, float(np.percentile(t1w[t1w > 0], 98)) if (t1w > 0).any() else 1.0)
+        edges = _edges(sampled(panel, edge_source, to_t1w), bright)
         keep = _repeated(panel.take(near)).astype(bool)
         shown = _without_crumbs(edges & keep, _CRUMB_MM * FINER / panel.voxel_sizes_mm.mean())
         panel.show(_overlay(shown, to_rgb(OUTLINE)))
