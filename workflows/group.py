@@ -14,6 +14,7 @@ from difftract_bids.group.files import Selection
 from difftract_bids.interfaces.group import (
     AssessQuality,
     AverageResponses,
+    CompareRuns,
     PlotGroup,
     SaveGroup,
     SummariseGroup,
@@ -90,20 +91,27 @@ def init_group_wf(
     assess = pe.Node(
         AssessQuality(outlier_threshold=config.outlier_threshold), name="assess", mem_gb=0.5
     )
+    compare = pe.Node(CompareRuns(), name="compare", mem_gb=0.5)
     shown = {
         "settings": write_tables(config),
         "selection": Selection.of(participants, sessions).in_words(),
     }
     plot = pe.Node(PlotGroup(**shown, **given), name="plot", mem_gb=0.5)
     matrices = pe.Node(niu.Merge(2), name="matrices")
-    files = pe.Node(niu.Merge(7, no_flatten=False), name="files")
+    files = pe.Node(niu.Merge(9, no_flatten=False), name="files")
+    told = pe.Node(niu.Merge(2), name="told")
     save = pe.Node(SaveGroup(**given), name="save")
     notes = pe.Node(niu.Merge(2), name="notes")
     outputs = pe.Node(niu.IdentityInterface(["saved", "notes"]), name="outputnode")
     workflow.connect([
         (summarise, assess, [("runs", "runs"), ("edges", "edges")]),
         (summarise, matrices, [("matrices", "in1")]),
-        (summarise, plot, [("notes", "notes")]),
+        (summarise, compare, [("edges", "edges")]),
+        (summarise, told, [("notes", "in1")]),
+        (compare, told, [("notes", "in2")]),
+        (told, plot, [("out", "notes")]),
+        (compare, plot, [("similarities", "similarities")]),
+        (compare, files, [("similarities", "in8"), ("sidecars", "in9")]),
         (matrices, plot, [("out", "matrices")]),
         (assess, plot, [("quality", "quality"), ("dictionary", "dictionary")]),
         (matrices, files, [("out", "in1")]),
@@ -112,7 +120,7 @@ def init_group_wf(
         (files, save, [("out", "files")]),
         (plot, save, [("page", "page"), ("figures", "figures")]),
         (save, outputs, [("saved", "saved")]),
-        (summarise, notes, [("notes", "in1")]),
+        (told, notes, [("out", "in1")]),
         (notes, outputs, [("out", "notes")]),
     ])  # fmt: skip
     more = pe.Node(niu.Merge(3), name="more")

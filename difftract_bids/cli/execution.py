@@ -111,10 +111,11 @@ class Execution:
                 self._redraw_part(part)
             except Exception as error:  # noqa: BLE001 - the reports are put together all the same
                 self.stopping.check()
-                said = last_error(str(error))
+                said = last_error(_told(error))
                 print(f"WARNING: Not all figures could be drawn again: {said}", flush=True)
 
     def _redraw_part(self, plan: Plan) -> None:
+        from difftract_bids.interfaces.outputs import KEPT
         from difftract_bids.workflows.redrawing import init_redrawing_wf
 
         plan.scratch_dir.mkdir(parents=True, exist_ok=True)
@@ -123,8 +124,13 @@ class Execution:
         ) as folder:
             workflow = init_redrawing_wf(plan, omp_nthreads=self.resources.omp_nthreads)
             workflow.base_dir = folder
-            if workflow.list_node_names():
+            if not workflow.list_node_names():
+                return
+            try:
                 self._execute(workflow, Path(folder))
+            finally:
+                for kept in sorted(Path(folder).rglob(KEPT)):
+                    print(f"WARNING: {kept.read_text(encoding='utf-8')}", flush=True)
 
     def methods(self, plan: Plan) -> str:
         """Write the methods text of a plan, without running it."""
@@ -277,3 +283,9 @@ def _draw(workflow: Any, logs: Path) -> None:  # noqa: ANN401
         )
     except OSError:
         print(f"Graphviz (dot) is not here to draw the graph: its text is {logs / 'graph.dot'}.")
+
+
+def _told(error: Exception) -> str:
+    """Give the text of an error; Nipype's plugins raise the lines of the one in their worker."""
+    said = error.args[0] if error.args else ""
+    return "".join(map(str, said)) if isinstance(said, list) else str(error)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from difftract_bids.group.files import Selection
 
 #: Libraries that computed something, by the names of their distributions.
-_SOFTWARE = ("matplotlib", "nibabel", "numpy", "pyarrow")
+_SOFTWARE = ("matplotlib", "nibabel", "numpy", "pyarrow", "scipy")
 
 
 def run_group(
@@ -120,6 +120,7 @@ def _sum_up(
 ) -> list[str]:
     from difftract_bids import __version__
     from difftract_bids.config.toml import write_tables
+    from difftract_bids.group.between_runs import compare_runs
     from difftract_bids.group.publish import PAGE
     from difftract_bids.group.quality_table import assess_quality
     from difftract_bids.group.statistics_files import threshold_by_consistency
@@ -130,6 +131,8 @@ def _sum_up(
     summary = summarise(output_dir, folder, selection)
     quality = assess_quality(summary.runs, summary.edges, config.outlier_threshold, folder)
     summary.runs.unlink()
+    similarities, left_out = compare_runs(summary.edges, folder)
+    notes = [*summary.notes, *left_out]
     matrices = summary.matrices
     if config.consistency_threshold is not None:
         with explained(folder):
@@ -143,20 +146,21 @@ def _sum_up(
         settings=write_tables(config),
         selection=selection.in_words(),
         software={name: version(name) for name in _SOFTWARE},
-        notes=summary.notes,
+        notes=notes,
     )
     with explained(folder):
         write_group_page(
             folder.parent / PAGE,
             matrices=matrices,
             quality=quality,
+            similarities=similarities,
             derivatives_dir=output_dir,
             about=about,
         )
     final = output_dir / folder.name
     whose = f"{summary.n_participants} participant(s), {summary.n_runs} run(s)"
     return [
-        *(f"WARNING: {note}" for note in summary.notes),
+        *(f"WARNING: {note}" for note in notes),
         f"{len(matrices)} matrices of {whose} in {final}",
         f"All edges: {final / summary.edges.name}. Quality: {final / quality[0].name}",
         f"Report: {output_dir / PAGE}",

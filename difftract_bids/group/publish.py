@@ -20,17 +20,21 @@ _STATISTICS = re.compile(
     r"stat-(mean|sd|cv|consistency|mean_desc-consistent|mask_desc-consistent)"
     r"_relmat\.(dense\.tsv|json)"
 )
+_SIMILARITY = re.compile(f"atlas-{LABEL}_meas-{LABEL}_similarity\\.(tsv|json)")
 _RESPONSE = re.compile(f"model-{LABEL}_label-{LABEL}_response\\.(txt|json)")
-_FIGURE = re.compile(f"(quality|atlas-{LABEL}_(mean|spread|consistency|measures|sessions))\\.svg")
+_FIGURE = re.compile(
+    f"(quality|atlas-{LABEL}_(mean|spread|consistency|measures|sessions|similarity))\\.svg"
+)
 _FIGURES = "figures"
 
 
 def publish(scratch: Path, derivatives_dir: Path) -> list[Path]:
     """Move what was made to the derivatives, a file at a time, each under its name at once.
 
-    Runs at the same time take turns, so that what is there is of one of them. Matrices, figures
-    and average responses of an earlier run that this one did not make (of other sessions, of a
-    threshold, of a model) are removed. If this one made no matrix, matrices and figures stay.
+    Runs at the same time take turns, so that what is there is of one of them. Matrices,
+    similarities, figures and average responses of an earlier run that this one did not make (of
+    other sessions, of a threshold, of a model) are removed. If this one made no matrix,
+    matrices and figures stay.
 
     Parameters
     ----------
@@ -61,6 +65,7 @@ def publish(scratch: Path, derivatives_dir: Path) -> list[Path]:
     with taking_turns(derivatives_dir / LOCK_FILE):
         if any(_STATISTICS.fullmatch(path.name) for path in made):
             _remove_stale(target, _STATISTICS, made)
+            _remove_stale(target, _SIMILARITY, made)
             _remove_stale(target / _FIGURES, _FIGURE, made)
         _remove_stale(target, _RESPONSE, made)
         page = [Path(PAGE)] if (scratch / PAGE).is_file() else []  # last: it shows the others

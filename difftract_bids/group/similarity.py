@@ -117,6 +117,7 @@ def _pearson(x: Float[np.ndarray, " edge"], y: Float[np.ndarray, " edge"]) -> fl
     both = np.isfinite(x) & np.isfinite(y)
     if int(both.sum()) < 2:
         return float("nan")
+    if np.ptp(x[both]) == 0 or np.ptp(y[both]) == 0:  # rounding would correlate
+        return float("nan")
     x, y = x[both] - x[both].mean(), y[both] - y[both].mean()
-    scale = np.sqrt((x @ x) * (y @ y))
-    return float(x @ y / scale) if scale > 0 else float("nan")
+    return float(x @ y / np.sqrt((x @ x) * (y @ y)))

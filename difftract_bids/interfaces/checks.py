@@ -23,7 +23,9 @@ class CheckImagesInputSpec(DiffusionSpec):
     confounds = File(exists=True, desc="Table of motion, a row a volume.")
     outliers = File(exists=True, desc="Table of slices that fell out.")
     outliers_replaced = traits.Bool(
-        False, usedefault=True, desc="Whether something took the place of these slices."
+        default_value=False,
+        usedefault=True,
+        desc="Whether something took the place of these slices.",
     )
     sigma = File(exists=True, desc="Noise standard deviation.")
 

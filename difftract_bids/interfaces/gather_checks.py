@@ -29,7 +29,7 @@ class GatherChecksInputSpec(BaseInterfaceInputSpec):
     assigned = traits.List(traits.Int, desc="Streamlines that connect nodes of each atlas.")
     notes = traits.List(traits.Str, desc="What the stages want the user to know.")
     whole_brain = traits.Bool(
-        True, usedefault=True, desc="Whether streamlines may start and go anywhere."
+        default_value=True, usedefault=True, desc="Whether streamlines may start and go anywhere."
     )
     earlier = File(
         exists=True, desc="Table of checks made before; those that are not made again are kept."

@@ -184,6 +184,54 @@ class AssessQuality(SimpleInterface):
         return runtime
 
 
+class CompareRunsInputSpec(BaseInterfaceInputSpec):
+    """Inputs of :class:`CompareRuns`."""
+
+    edges = File(exists=True, mandatory=True, desc="Table of all edges of all runs, Parquet.")
+
+
+class CompareRunsOutputSpec(TraitedSpec):
+    """Outputs of :class:`CompareRuns`."""
+
+    similarities = traits.List(
+        File(), desc="Correlation of each run with each other, a table an atlas, TSV."
+    )
+    sidecars = traits.List(File(), desc="Their sidecars, beside them.")
+    notes = traits.List(traits.Str, desc="What was left out, since there are too many runs.")
+
+
+class CompareRuns(SimpleInterface):
+    """Correlate the connectome of each run with that of each other.
+
+    Examples
+    --------
+    >>> import shutil
+    >>> from pathlib import Path
+    >>> for label in ("01", "02"):
+    ...     folder = Path(f"out/sub-{label}/dwi")
+    ...     folder.mkdir(parents=True)
+    ...     name = f"sub-{label}_atlas-Phantom_meas-count_relmat.dense.tsv"
+    ...     _ = shutil.copy("count.dense.tsv", folder / name)
+    >>> from difftract_bids.interfaces.group import CompareRuns, SummariseGroup
+    >>> summary = SummariseGroup(derivatives_dir="out").run().outputs
+    >>> CompareRuns(edges=summary.edges).run().outputs.similarities
+    ['/.../atlas-Phantom_meas-count_similarity.tsv']
+    """
+
+    input_spec, output_spec = CompareRunsInputSpec, CompareRunsOutputSpec
+
+    def _run_interface(self, runtime):
+        from difftract_bids.group.between_runs import compare_runs
+
+        files, notes = compare_runs(Path(self.inputs.edges), Path(runtime.cwd))
+        self._results |= {
+            "similarities": [str(path) for path in files],
+            "sidecars": [str(path.with_suffix(".json")) for path in files],
+            "notes": notes,
+        }
+        return runtime
+
+
 class ThresholdConnectomesInputSpec(BaseInterfaceInputSpec):
     """Inputs of :class:`ThresholdConnectomes`."""
 
@@ -248,6 +296,9 @@ class PlotGroupInputSpec(BaseInterfaceInputSpec):
     )
     quality = File(exists=True, mandatory=True, desc="Table of quality measures, TSV.")
     dictionary = File(exists=True, mandatory=True, desc="Its data dictionary, JSON.")
+    similarities = traits.List(
+        File(exists=True), desc="Correlation of each run with each other, TSV, sidecars beside."
+    )
     derivatives_dir = Directory(
         exists=True, mandatory=True, desc="Where reports of participants are, to be linked."
     )
@@ -296,10 +347,12 @@ class PlotGroup(SimpleInterface):
 
         page = Path(runtime.cwd) / PAGE
         notes = self.inputs.notes if isdefined(self.inputs.notes) else []
+        compared = self.inputs.similarities if isdefined(self.inputs.similarities) else []
         write_group_page(
             page,
             matrices=[Path(path) for path in self.inputs.matrices],
             quality=(Path(self.inputs.quality), Path(self.inputs.dictionary)),
+            similarities=[Path(path) for path in compared],
             derivatives_dir=Path(self.inputs.derivatives_dir),
             about=GroupAbout(
                 version=__version__,

@@ -10,15 +10,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
-from nipype.interfaces.base import traits
+from nipype.interfaces.base import File, traits
 from niworkflows.interfaces import bids as sinks
 from niworkflows.interfaces.bids import DerivativesDataSink
 
 from difftract_bids.bids.layout import entity_table, path_patterns
 from difftract_bids.bids.templates import entities_of
-from difftract_bids.errors import InputError
 from difftract_bids.io.aside import ASIDE_FOLDER, move_into_place
 
+#: What is said of a figure that is kept is in a file of this name in the node's folder.
+KEPT = "kept.txt"
 #: Beginning of a gzip file, and the flag (RFC 1952) of one that holds the name of a file.
 _GZIP, _HAS_NAME = b"\x1f\x8b", 0x08
 
@@ -89,8 +90,16 @@ class FigureSinkInputSpec(DerivativesDataSink.input_spec):
     """Inputs of :class:`FigureSink`."""
 
     keep_drawn = traits.Bool(
-        False, usedefault=True, desc="Put no placeholder in the place of a figure that was drawn."
+        default_value=False,
+        usedefault=True,
+        desc="Put no placeholder in the place of a figure that was drawn.",
     )
+
+
+class FigureSinkOutputSpec(DerivativesDataSink.output_spec):
+    """Outputs of :class:`FigureSink`."""
+
+    kept = File(desc="Says which figure was kept and why, if one was.")
 
 
 class FigureSink(DerivativesSink):
@@ -111,27 +120,24 @@ class FigureSink(DerivativesSink):
     ... )
     >>> sink.run().outputs.out_file
     '/.../out/sub-01/figures/sub-01_desc-connectome_dwi.svg'
-
-    Raises
-    ------
-    InputError
-        If a figure is kept since it could not be drawn again.
     """
 
-    input_spec = FigureSinkInputSpec
+    input_spec, output_spec = FigureSinkInputSpec, FigureSinkOutputSpec
+
+    def _run_interface(self, runtime):
+        self._cwd = Path(runtime.cwd)
+        return super()._run_interface(runtime)
 
     def _move(self, path, final):
         from difftract_bids.reports.placeholder import reason_not_drawn
 
         reason = reason_not_drawn(path) if self.inputs.keep_drawn else None
-        if reason is not None and final.is_file() and reason_not_drawn(final) is None:
-            raise InputError(
-                f"{final.name} could not be drawn again: {reason.removesuffix('.')}.",
-                where=final,
-                remedy="The figure that was there is kept. Look at the files it is drawn from, or "
-                "give the settings that they were made with.",
-            )
-        return super()._move(path, final)
+        if reason is None or not final.is_file() or reason_not_drawn(final) is not None:
+            return super()._move(path, final)
+        said = f"{final.name} could not be drawn again, and is kept: {reason.removesuffix('.')}."
+        (self._cwd / KEPT).write_text(said, encoding="utf-8")
+        self._results["kept"] = str(self._cwd / KEPT)
+        return str(final)
 
 
 @contextmanager

@@ -181,7 +181,7 @@ def test_a_figure_that_cannot_be_drawn_again_is_kept_and_costs_a_warning(dataset
     assert done.returncode == 0, done.stdout + done.stderr
     assert latest_table(dataset).status["sub-02"] == "done"
     (warning,) = [line for line in done.stdout.splitlines() if "could not be drawn" in line]
-    assert f"{figure.name} could not be drawn again" in warning
+    assert warning.startswith(f"WARNING: {figure.name} could not be drawn again, and is kept: ")
     assert colours.name in warning
     assert figure.read_bytes() == kept[figure]
     page = (out / "sub-02.html").read_text()

@@ -69,7 +69,9 @@ MOVED = {"moved": Fault("motion", "bad", "The head moved much", "motion")}
 #: Participants with QSIPrep's results.
 GIVEN = {
     "shifted": Fault("coreg", "bad", "Look at the edges", "coreg", TRACKED),
-    "halved": Fault("mask", "bad", "leaves bright tissue out", "mask", ("parcellation", *TRACKED)),
+    "halved": Fault(
+        "mask", "bad", "leaves bright tissue out", "mask", ("coreg", "parcellation", *TRACKED)
+    ),
     "skull": Fault("mask", "bad", "more than brain", "mask", TRACKED),
 }
 FAULTS = RAW | MOVED | GIVEN

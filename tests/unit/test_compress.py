@@ -111,6 +111,13 @@ def test_a_figure_has_no_size_of_its_own_and_nothing_that_nireports_would_change
     assert text == "\n".join(text.splitlines())
 
 
+def test_noise_has_a_small_encoding_too():
+    noise = np.random.default_rng(0).integers(0, 256, (600, 600, 3), dtype=np.uint8)
+    kind, content = encode(Image.fromarray(noise))
+    assert kind == "jpeg"
+    assert Image.open(io.BytesIO(content)).size == (600, 600)
+
+
 def test_a_figure_holds_the_small_encoding_and_says_which_it_is(tmp_path):
     text = figure_of(photograph(SIDE), tmp_path)
     ((kind, code),) = re.findall(r"data:image/(\w+);base64,([^\"]+)\"", text)

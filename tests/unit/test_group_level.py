@@ -94,6 +94,7 @@ def finished(tmp_path_factory):
 def test_its_files_are_those_of_the_readme(finished):
     found = {path.name for path in (finished / "group").iterdir()}
     wanted = {"edges.parquet", "edges.json", "quality.tsv", "quality.json", "figures"}
+    wanted |= {f"atlas-A_meas-count_similarity.{end}" for end in ("tsv", "json")}
     wanted |= {f"model-csd_label-WM_response.{end}" for end in ("txt", "json")}
     for before in ("", "ses-A_", "ses-B_"):
         stems = {
@@ -130,7 +131,8 @@ def test_every_picture_has_a_text_and_a_sentence_on_what_good_looks_like(finishe
     assert 'role="img" aria-label="' in text
     items = re.split(r'<div (?:class="item" )?id="', text)
     with_picture = [item for item in items if 'class="reportlet' in item]
-    assert len(with_picture) == len(Page(text).pictures) + 1
+    # Distributions and similarity are in the page itself, for the links in them.
+    assert len(with_picture) == len(Page(text).pictures) + 2
     assert all("Good: " in item for item in with_picture)
 
 

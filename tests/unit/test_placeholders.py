@@ -8,7 +8,7 @@ import pytest
 from nipype.interfaces.base import BaseInterfaceInputSpec
 
 from difftract_bids.errors import InputError
-from difftract_bids.interfaces.outputs import FigureSink
+from difftract_bids.interfaces.outputs import KEPT, FigureSink
 from difftract_bids.interfaces.reportlets.base import Reportlet
 from difftract_bids.reports.placeholder import reason_not_drawn, reason_of, write_placeholder
 
@@ -144,9 +144,14 @@ def test_no_placeholder_takes_the_place_of_a_figure_that_is_to_be_kept(tmp_path,
         keep_drawn=keep,
     )
     if keep and there == "figure":
-        with pytest.raises(InputError, match=r"could not be drawn again: ValueError: no such"):
-            sink.run(cwd=tmp_path)
+        assert sink.run(cwd=tmp_path).outputs.out_file == str(final)
         assert final.read_text() == drawn
+        said = (tmp_path / KEPT).read_text()
+        assert (
+            said
+            == f"{final.name} could not be drawn again, and is kept: ValueError: no such image."
+        )
     else:
         sink.run(cwd=tmp_path)
+        assert not (tmp_path / KEPT).exists()
         assert reason_not_drawn(final) == "ValueError: no such image"

@@ -8,7 +8,7 @@ import re
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFile
 
 #: Opaque pictures of at least so many pixels may lose what nobody sees; smaller ones are magnified
 #: on the page, so that their pixels are what is looked at, and stay as they are.
@@ -129,6 +129,8 @@ def _as_png(picture: Image.Image) -> bytes:
 
 def _as_jpeg(pixels: NDArray[np.uint8]) -> bytes:
     stream = io.BytesIO()
+    # Pillow keeps room for a byte a pixel, and noise takes more.
+    ImageFile.MAXBLOCK = max(ImageFile.MAXBLOCK, pixels.size)
     # Colours at full resolution: thin coloured lines would bleed otherwise.
     Image.fromarray(np.ascontiguousarray(pixels[..., :3])).save(
         stream, format="jpeg", quality=_QUALITY, subsampling=0, optimize=True, progressive=True

@@ -98,6 +98,61 @@ def read_quality(table: Path, dictionary: Path) -> QualityTable:
         ) from error
 
 
+@dataclass(frozen=True)
+class RunSimilarity:
+    """How much runs are like each other in one atlas.
+
+    Attributes
+    ----------
+    runs
+        Names, in the order of rows and columns.
+    matrix
+        Correlations, symmetric; NaN where there is none.
+    """
+
+    runs: list[str]
+    matrix: Float[np.ndarray, "run run"]
+
+
+def read_similarities(tables: Sequence[Path]) -> dict[str, RunSimilarity]:
+    """Read the tables of runs by runs, by the atlas that their sidecars name.
+
+    Raises
+    ------
+    InputError
+        If one, or its sidecar, cannot be read, or is not square.
+    """
+    import pyarrow as pa
+    from pyarrow import csv as arrow_csv
+
+    found = {}
+    for path in tables:
+        try:
+            atlas = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["Atlas"]
+            with path.open(encoding="utf-8") as stream:
+                _, *runs = stream.readline().rstrip("\n").split("\t")
+            kinds = {"run": pa.string(), **dict.fromkeys(runs, pa.float32())}
+            table = arrow_csv.read_csv(
+                path,
+                parse_options=arrow_csv.ParseOptions(delimiter="\t"),
+                convert_options=arrow_csv.ConvertOptions(column_types=kinds, null_values=["n/a"]),
+            )
+            named = table["run"].to_pylist()
+            columns = [table[run].to_numpy() for run in runs]
+        except (OSError, ValueError, KeyError) as error:  # Arrow's are ValueErrors
+            raise InputError(
+                f"The similarity of runs cannot be read: {error}.", where=path, remedy=_REMEDY
+            ) from error
+        if named != runs:
+            raise InputError(
+                "Rows and columns of the similarity are not the same runs.",
+                where=path,
+                remedy=_REMEDY,
+            )
+        found[atlas] = RunSimilarity(runs, np.array(columns, np.float32).T)
+    return found
+
+
 def read_atlases(matrices: Sequence[Path]) -> dict[str, GroupAtlas]:
     """Sort the matrices of a group by what their sidecars say.
 

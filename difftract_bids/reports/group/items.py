@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ from markupsafe import Markup
 
 from difftract_bids.reports.templates import render
 
+#: What names a part of a drawing, or points to one.
+_PART = re.compile(r'(\bid="|href="#|url\(#)')
 #: One thing to show, as the template of pages wants it.
 Item = dict[str, Any]
 
@@ -46,9 +49,12 @@ def picture(path: Path, alternative: str) -> Markup:
 
 
 def inline(path: Path, alternative: str) -> Markup:
-    """Take a drawing into the page, so that the links in it work."""
+    """Take a drawing into the page, so that the links in it work.
+
+    Its parts get names of its own: there may be several drawings on the page.
+    """
     text = path.read_text(encoding="utf-8")
-    svg = text[text.index("<svg") :]
+    svg = _PART.sub(rf"\g<1>{path.stem}-", text[text.index("<svg") :])
     label = Markup('<svg role="img" aria-label="{}" ').format(alternative)
     # Drawn by us; Matplotlib has escaped the names in it.
     drawing = label + Markup(svg.removeprefix("<svg "))  # noqa: S704

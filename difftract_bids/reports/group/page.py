@@ -15,9 +15,11 @@ from difftract_bids.reports.group.files import (
     QualityTable,
     read_atlases,
     read_quality,
+    read_similarities,
 )
 from difftract_bids.reports.group.items import Item, filled, item
 from difftract_bids.reports.group.runs import is_assessed, quality_items
+from difftract_bids.reports.group.similarity import similarity_items
 from difftract_bids.reports.page.summary import Notice
 from difftract_bids.reports.templates import render, save_text
 
@@ -25,6 +27,7 @@ _FILES = (
     ("quality.tsv", "Quality measures, a row a run, with what stands apart"),
     ("quality.json", "What each of them is, its median and its limits"),
     ("edges.parquet", "All edges of all runs, a row each"),
+    ("*_similarity.tsv", "Correlation of the connectome of each run with that of each other"),
     ("*_stat-mean_relmat.dense.tsv", "Mean over participants"),
     ("*_stat-sd_relmat.dense.tsv", "Standard deviation between participants"),
     ("*_stat-cv_relmat.dense.tsv", "Coefficient of variation"),
@@ -68,6 +71,7 @@ def write_group_page(
     quality: tuple[Path, Path],
     derivatives_dir: Path,
     about: GroupAbout,
+    similarities: Sequence[Path] = (),
 ) -> Path:
     """Write the page and its figures.
 
@@ -86,6 +90,8 @@ def write_group_page(
         Where the reports of participants are looked for, to be linked.
     about
         What was run.
+    similarities
+        How much runs are like each other, a table an atlas, with their sidecars.
 
     Returns
     -------
@@ -98,6 +104,7 @@ def write_group_page(
         If a file cannot be read.
     """
     table, atlases = read_quality(*quality), read_atlases(matrices)
+    compared = read_similarities(similarities)
     figures = page.parent / "group" / "figures"
     pages = {path.name for path in derivatives_dir.glob("sub-*.html")}
     links = [_report_of(row, pages) for row in table.rows]
@@ -107,7 +114,14 @@ def write_group_page(
         _section(
             "connectomes",
             "Connectomes",
-            [part for atlas, own in atlases.items() for part in atlas_items(atlas, own, figures)],
+            [
+                part
+                for atlas, own in atlases.items()
+                for part in (
+                    *atlas_items(atlas, own, figures),
+                    *similarity_items(atlas, compared.get(atlas), table, links, figures),
+                )
+            ],
             nested=True,
         ),
         _section("participants", "Participants", [item("list", _participants(table, links))]),

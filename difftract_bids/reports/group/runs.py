@@ -100,7 +100,7 @@ def _outliers(table: QualityTable, links: list[str]) -> list[dict[str, Any]]:
                 "title": said["LongName"],
                 "value": f"{_short(float(row[name]))} {in_words(said.get('Units', ''))}".rstrip(),
                 "median": _short(said["Median"]),
-                "z": distance / spread if spread else math.inf,
+                "z": distance / spread if spread else math.copysign(math.inf, distance),
                 "good": said["Good"],
             })  # fmt: skip
     return sorted(rows, key=lambda entry: -abs(entry["z"]))
