@@ -76,6 +76,7 @@ _OF_GROUP = {
     "group-quality": ("#distributions .reportlet",),
     "group-outliers": ("#outliers table",),
     "group-mean": ("#atlas-Phantom-mean .reportlet",),
+    "group-similarity": ("#atlas-Phantom-similarity svg",),
 }
 _DRAWN = "[data-ready='true']"
 #: They end where a picture ends; words want some paper about them.
@@ -250,7 +251,7 @@ def _save(pictures: list[Image.Image], name: str) -> None:
     options = {"method": 6, "save_all": len(pictures) > 1, "append_images": pictures[1:]}
     options |= {"duration": _FLICKER_MS, "loop": 0} if len(pictures) > 1 else {}
     written = []
-    for way in ({"lossless": True}, {"quality": 82}):
+    for way in ({"lossless": True}, {"quality": 74}):
         file = io.BytesIO()
         pictures[0].save(file, "WEBP", **options, **way)
         written.append(file.getvalue())
