@@ -351,7 +351,7 @@
         if (root.dataset.ready !== "true" || (!pinch && touches.length < 2)) return;
         ours(event);
         if (touches.length !== 2) return; // what is left of a pinch turns nothing
-        if (event.type === "touchstart") pinch = { camera: seen(), apart: apart(touches) };
+        if (event.type === "touchstart" || !pinch) pinch = { camera: seen(), apart: apart(touches) };
         else zoom(pinch.apart / Math.max(apart(touches), 1), pinch.camera);
       };
       const left = (event) => {
