@@ -136,11 +136,8 @@ def test_an_empty_mask_still_gives_a_picture(tmp_path):
     assert len(pictures(path)) == 21
 
 
-@pytest.mark.parametrize("axis", [0, 1, 2])
-def test_an_image_of_one_slice_still_gives_pictures(tmp_path, axis):
-    one = [slice(None)] * 3
-    one[axis] = slice(SHAPE[axis] // 2, SHAPE[axis] // 2 + 1)
-    inside = ball()[tuple(one)]
+def test_an_image_of_one_slice_still_gives_pictures(tmp_path):
+    inside = ball()[..., SHAPE[2] // 2 : SHAPE[2] // 2 + 1]
     b0, labels = inside.astype(np.float32), inside.astype(int)
     fodf = inside[..., None] * delta(np.array([0.1, 1.0, 0.2]), lmax=4)
     tissues = np.zeros((*inside.shape, 5))
