@@ -91,16 +91,15 @@ class GatherChecks(SimpleInterface):
             earlier = read_checks(Path(self.inputs.earlier))
         except InputError:
             return checks
-        kept = list(checks)
-        known = {(check.name, check.of): place for place, check in enumerate(kept)}
-        added = 0
+        known = {(check.name, check.of): check for check in earlier}
+        made = {(check.name, check.of) for check in checks}
+        kept = [  # what was judged once is known
+            known.get((check.name, check.of), check) if check.light == "unknown" else check
+            for check in checks
+        ]
         for place, check in enumerate(earlier):
-            there = known.get((check.name, check.of))
-            if there is None:
+            if (check.name, check.of) not in made:
                 kept.insert(place, check)
-                added += 1
-            elif kept[there + added].light == "unknown":  # what was judged once is known
-                kept[there + added] = check
         return kept
 
     def _of_streamlines(self):

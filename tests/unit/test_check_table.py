@@ -222,5 +222,12 @@ def test_checks_that_cannot_be_made_again_keep_their_lights_and_places(tmp_path,
     again, _ = gathered({**inputs, "checks": [unknown]}, tmp_path)
     assert again[0] == old  # what was judged once is not forgotten
     assert [check.name for check in again] == [check.name for check in checks]
+    # Whatever order the checks had before.
+    other = replace(MASK, name="streamlines", light="bad")
+    write_checks([other, coreg, old], tmp_path / "earlier.tsv")
+    again, _ = gathered({**inputs, "checks": [unknown]}, tmp_path)
+    lights = {check.name: check.light for check in again}
+    assert (lights["mask"], lights["coreg"], lights["streamlines"]) == ("look", "bad", "good")
+    write_checks([old, coreg, TEMPLATE], tmp_path / "earlier.tsv")
     earlier.write_text("no table")
     assert [check.name for check in gathered(inputs, tmp_path)[0]][:2] == ["mask", "streamlines"]
