@@ -98,8 +98,9 @@ class Drawing:
         if not self.has(*(source for source, _ in needed)):
             return None
         pairs = needed + [(source, field) for source, field in wanted if self.has(source)]
-        series = series_gb(self.run, self.plan.config)
-        node = pe.Node(interface, name=name, mem_gb=mem_gb + n_series * series)
+        if n_series:  # which is read from a header
+            mem_gb += n_series * series_gb(self.run, self.plan.config)
+        node = pe.Node(interface, name=name, mem_gb=mem_gb)
         self.workflow.connect([(self.workflow.get_node("inputnode"), node, pairs)])
         return node
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
@@ -94,13 +94,14 @@ def place(
     found = Placement(fine.explained(here), explained, fine.displacement_mm(best))
     if not with_flips:
         return found
-    mirror = fine.climb(*_best_flipped(coarse, (_MIRRORED,)))[1]
-    found = Placement(found.explained_here, explained, found.distance_mm, mirror)
-    start, flip = _best_flipped(coarse, _FLIPS)
-    flipped = mirror if flip == _MIRRORED else fine.climb(start, flip)[1]
-    if clearly_better(flipped, explained):
-        return Placement(found.explained_here, explained, found.distance_mm, mirror, flip, flipped)
-    return found
+    climbed = {flip: coarse.climb(np.zeros(6), flip, tolerance=0.5) for flip in _FLIPS}
+    mirror = fine.climb(climbed[_MIRRORED][0], _MIRRORED)[1]
+    found = replace(found, mirrored=mirror)
+    flip = _best_flip(climbed)
+    flipped = mirror if flip == _MIRRORED else fine.climb(climbed[flip][0], flip)[1]
+    return (
+        replace(found, flip=flip, flipped=flipped) if clearly_better(flipped, explained) else found
+    )
 
 
 def clearly_better(explained: float, than: float, factor: float = _CLEARLY) -> bool:
@@ -119,17 +120,13 @@ def _best(coarse: Likeness, fine: Likeness) -> tuple[Pose, float]:
     return near, near_explained
 
 
-def _best_flipped(coarse: Likeness, flips: Sequence[Flip]) -> tuple[Pose, Flip]:
+def _best_flip(climbed: Mapping[Flip, tuple[Pose, float]]) -> Flip:
     """Find the flip that fits best at the coarse scale; a later one must be clearly better."""
-    best: tuple[Pose, Flip, float] | None = None
-    for flip in flips:
-        pose, explained = coarse.climb(np.zeros(6), flip, tolerance=0.5)
-        if best is None or clearly_better(explained, best[2]):
-            best = pose, flip, explained
-    if best is None:
-        message = "there is no flip to try"
-        raise ValueError(message)
-    return best[:2]
+    best, *others = climbed
+    for flip in others:
+        if clearly_better(climbed[flip][1], climbed[best][1]):
+            best = flip
+    return best
 
 
 def _starts() -> list[Pose]:

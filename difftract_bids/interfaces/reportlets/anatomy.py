@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from nipype.interfaces.base import BaseInterfaceInputSpec, File
 
 from difftract_bids.interfaces.reportlets.base import Reportlet, load_for_figure
@@ -67,14 +69,19 @@ class PlotRegistration(Reportlet):
     input_spec = PlotRegistrationInputSpec
 
     def _draw(self, path):
-        from difftract_bids.preprocessing.t1w_brain import around_brain
         from difftract_bids.reports.images.five_tissue_types import plot_template
 
-        t1w, t1w_vox2ras = load_for_figure(self.inputs.t1w)
-        template, brain = around_brain(
-            load_for_figure(self.inputs.template),
-            load_for_figure(self.inputs.mask),
-            template_transforms(self.inputs),
-        )
-        inside = brain.data > 0
-        return plot_template(template.data, inside, brain.vox2ras, t1w, t1w_vox2ras, path)
+        return plot_template(*load_registered(self.inputs), path)
+
+
+def load_registered(inputs: Any) -> tuple[Any, Any, Any, Any, Any]:
+    """Load template and brain on one grid, their voxels to RAS+ millimetres; T1w, and its own."""
+    from difftract_bids.preprocessing.t1w_brain import around_brain
+
+    template, brain = around_brain(
+        load_for_figure(inputs.template),
+        load_for_figure(inputs.mask),
+        template_transforms(inputs),
+    )
+    t1w, t1w_vox2ras = load_for_figure(inputs.t1w)
+    return template.data, brain.data > 0, brain.vox2ras, t1w, t1w_vox2ras

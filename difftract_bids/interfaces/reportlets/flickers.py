@@ -4,23 +4,16 @@ from __future__ import annotations
 
 from nipype.interfaces.base import BaseInterfaceInputSpec, File, traits
 
-from difftract_bids.interfaces.reportlets.anatomy import PlotRegistrationInputSpec
+from difftract_bids.interfaces.reportlets.anatomy import (
+    PlotRegistrationInputSpec,
+    load_registered,
+)
 from difftract_bids.interfaces.reportlets.base import Reportlet, load_for_figure
-from difftract_bids.interfaces.reportlets.images import PlotCoregistrationInputSpec
-from difftract_bids.interfaces.reportlets.preprocessing import load_denoised
-from difftract_bids.interfaces.tissue import template_transforms
-
-
-class _FlickInputSpec(BaseInterfaceInputSpec):
-    b0_threshold_s_mm2 = traits.Float(50.0, usedefault=True, desc="Largest b-value of b=0, s/mm².")
-
-
-class FlickDenoisingInputSpec(_FlickInputSpec):
-    """Inputs of :class:`FlickDenoising`."""
-
-    raw = File(exists=True, mandatory=True, desc="Series before denoising.")
-    denoised = File(exists=True, mandatory=True, desc="Series after denoising, same grid.")
-    raw_bval = File(exists=True, mandatory=True, desc="b-values of the series, s/mm².")
+from difftract_bids.interfaces.reportlets.images import (
+    PlotCoregistrationInputSpec,
+    load_coregistered,
+)
+from difftract_bids.interfaces.reportlets.preprocessing import DenoisedInputSpec, load_denoised
 
 
 class FlickDenoising(Reportlet):
@@ -34,7 +27,7 @@ class FlickDenoising(Reportlet):
     '/.../report.html'
     """
 
-    input_spec, _extension = FlickDenoisingInputSpec, "html"
+    input_spec, _extension = DenoisedInputSpec, "html"
 
     def _draw(self, path):
         from difftract_bids.reports.flickers.denoising import flick_denoising
@@ -48,7 +41,7 @@ class FlickDenoising(Reportlet):
         return flick_denoising(before, after, mask, vox2ras, path, b_s_mm2=b_s_mm2)
 
 
-class FlickMotionInputSpec(_FlickInputSpec):
+class FlickMotionInputSpec(BaseInterfaceInputSpec):
     """Inputs of :class:`FlickMotion`."""
 
     raw = File(exists=True, mandatory=True, desc="Series before any correction of displacements.")
@@ -56,6 +49,7 @@ class FlickMotionInputSpec(_FlickInputSpec):
     dwi = File(exists=True, mandatory=True, desc="Corrected series, on any grid.")
     bval = File(exists=True, mandatory=True, desc="Its b-values, s/mm².")
     mask = File(exists=True, mandatory=True, desc="Brain mask on the corrected grid.")
+    b0_threshold_s_mm2 = traits.Float(50.0, usedefault=True, desc="Largest b-value of b=0, s/mm².")
 
 
 class FlickMotion(Reportlet):
@@ -119,10 +113,7 @@ class FlickCoregistration(Reportlet):
     def _draw(self, path):
         from difftract_bids.reports.flickers.registration import flick_coregistration
 
-        b0, vox2ras = load_for_figure(self.inputs.dwiref)
-        mask = load_for_figure(self.inputs.mask).data > 0
-        t1w, t1w_vox2ras = load_for_figure(self.inputs.t1w)
-        return flick_coregistration(b0, mask, vox2ras, t1w, t1w_vox2ras, path)
+        return flick_coregistration(*load_coregistered(self.inputs), path)
 
 
 class FlickTemplate(Reportlet):
@@ -144,14 +135,6 @@ class FlickTemplate(Reportlet):
     input_spec, _extension = PlotRegistrationInputSpec, "html"
 
     def _draw(self, path):
-        from difftract_bids.preprocessing.t1w_brain import around_brain
         from difftract_bids.reports.flickers.registration import flick_template
 
-        t1w, t1w_vox2ras = load_for_figure(self.inputs.t1w)
-        template, brain = around_brain(
-            load_for_figure(self.inputs.template),
-            load_for_figure(self.inputs.mask),
-            template_transforms(self.inputs),
-        )
-        inside = brain.data > 0
-        return flick_template(template.data, inside, brain.vox2ras, t1w, t1w_vox2ras, path)
+        return flick_template(*load_registered(self.inputs), path)

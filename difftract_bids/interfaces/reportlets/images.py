@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from nipype.interfaces.base import (
     BaseInterfaceInputSpec,
     File,
@@ -91,10 +93,15 @@ class PlotCoregistration(Reportlet):
     def _draw(self, path):
         from difftract_bids.reports.images.outlines import plot_registration
 
-        b0, vox2ras = load_for_figure(self.inputs.dwiref)
-        t1w, t1w_vox2ras = load_for_figure(self.inputs.t1w)
-        mask = load_for_figure(self.inputs.mask).data > 0
-        return plot_registration(b0, mask, vox2ras, t1w, t1w_vox2ras, path)
+        return plot_registration(*load_coregistered(self.inputs), path)
+
+
+def load_coregistered(inputs: Any) -> tuple[Any, Any, Any, Any, Any]:
+    """Load b=0 image, mask, their voxels to RAS+ millimetres; the T1w, and its own."""
+    b0, vox2ras = load_for_figure(inputs.dwiref)
+    mask = load_for_figure(inputs.mask).data > 0
+    t1w, t1w_vox2ras = load_for_figure(inputs.t1w)
+    return b0, mask, vox2ras, t1w, t1w_vox2ras
 
 
 class PlotFAInputSpec(BaseInterfaceInputSpec):

@@ -7,14 +7,19 @@ from nipype.interfaces.base import BaseInterfaceInputSpec, File, isdefined, trai
 from difftract_bids.interfaces.reportlets.base import Reportlet, load_for_figure
 
 
-class PlotDenoisingInputSpec(BaseInterfaceInputSpec):
-    """Inputs of :class:`PlotDenoising`."""
+class DenoisedInputSpec(BaseInterfaceInputSpec):
+    """A series before and after denoising."""
 
     raw = File(exists=True, mandatory=True, desc="Series before denoising.")
     denoised = File(exists=True, mandatory=True, desc="Series after denoising, same grid.")
-    sigma = File(exists=True, desc="Noise standard deviation; else what was taken away tells it.")
     raw_bval = File(exists=True, mandatory=True, desc="b-values of the series, s/mm².")
     b0_threshold_s_mm2 = traits.Float(50.0, usedefault=True, desc="Largest b-value of b=0, s/mm².")
+
+
+class PlotDenoisingInputSpec(DenoisedInputSpec):
+    """Inputs of :class:`PlotDenoising`."""
+
+    sigma = File(exists=True, desc="Noise standard deviation; else what was taken away tells it.")
 
 
 class PlotDenoising(Reportlet):
