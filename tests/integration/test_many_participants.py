@@ -71,6 +71,31 @@ def outputs(dataset):
     return {path: path.stat().st_mtime_ns for path in out.glob("sub-*/**/*") if path.is_file()}
 
 
+@pytest.fixture
+def kept(dataset):
+    """Put a participant's files back as they were, though a test failed: the next needs them."""
+    out = dataset.parent / "out"
+    files = {}
+
+    def keep(pattern):
+        found = {path: path.read_bytes() for path in out.glob(pattern)}
+        files.update(found)
+        return found
+
+    yield keep
+    for path, content in files.items():
+        path.write_bytes(content)
+
+
+@pytest.fixture
+def _no_session_pages(dataset):
+    """Remove the pages of sessions and what is only theirs: a later run knows nothing of them."""
+    yield
+    for pattern in ("sub-0*_ses-*.html", "sub-0*/ses-0*/figures/*_desc-about_dwi.html"):
+        for path in (dataset.parent / "out").glob(pattern):
+            path.unlink()
+
+
 def test_good_participants_are_done_and_each_bad_one_is_named_with_its_reason(dataset, finished):
     assert finished.returncode == 1, finished.stdout + finished.stderr
     table = latest_table(dataset)
@@ -128,11 +153,12 @@ def test_the_same_command_touches_only_what_was_not_done(dataset, finished):
     }
 
 
-def test_reports_of_sessions_are_made_of_what_there_is(dataset, finished):
+@pytest.mark.usefixtures("_no_session_pages")
+def test_reports_of_sessions_are_made_of_what_there_is(dataset, finished, kept):
     assert finished.stdout
     out = dataset.parent / "out"
     records = {path: path.read_bytes() for path in (out / "logs" / "finished").iterdir()}
-    drawn = {path: path.read_bytes() for path in out.glob("sub-01/ses-02/figures/*")}
+    drawn = kept("sub-01/ses-02/figures/*")
     for path in drawn:
         path.unlink()
     done = run(
@@ -150,30 +176,23 @@ def test_reports_of_sessions_are_made_of_what_there_is(dataset, finished):
     assert redrawn >= {"summary", "tractogram", "view3d", "lengths"}
     assert {path: path.read_bytes() for path in records} == records
     assert not list((dataset.parent / "work dir").glob("**/redraw-*"))
-    for path, content in drawn.items():
-        path.write_bytes(content)
     page = (out / "sub-01_ses-02.html").read_text()
     assert "sub-01_ses-02_desc-fa_dwi.svg" in page
     assert "ses-01" not in page.replace("sub-01", "")
     assert "About this run" in page
     assert "This run failed" not in (out / "sub-08_ses-01.html").read_text()
-    for path in out.glob("sub-0*_ses-*.html"):
-        path.unlink()
-    for path in out.glob("sub-0*/ses-0*/figures/*_desc-about_dwi.html"):
-        path.unlink()
 
 
-def test_a_figure_that_cannot_be_drawn_again_is_kept_and_costs_a_warning(dataset, finished):
+def test_a_figure_that_cannot_be_drawn_again_is_kept_and_costs_a_warning(dataset, finished, kept):
     assert finished.stdout
     out = dataset.parent / "out"
-    own = out / "sub-02" / "ses-01"
-    (colours,) = (own / "dwi").glob("*_desc-dec_dwimap.nii.gz")
-    (figure,) = (own / "figures").glob("*_desc-fa_dwi.svg")
-    (checks,) = (own / "dwi").glob("*_desc-checks_quality.tsv")
-    kept = {path: path.read_bytes() for path in (colours, figure, checks)}
+    own = "sub-02/ses-01"
+    ((colours, content),) = kept(f"{own}/dwi/*_desc-dec_dwimap.nii.gz").items()
+    ((figure, drawn),) = kept(f"{own}/figures/*_desc-fa_dwi.svg").items()
+    (checks,) = kept(f"{own}/dwi/*_desc-checks_quality.tsv")
     # What an earlier version has not left is made.
     checks.unlink()
-    colours.write_bytes(kept[colours][:-200])
+    colours.write_bytes(content[:-200])
     before = outputs(dataset)
     done = run(
         *(dataset, "--reports-only", "--participant-label", "02", "--session-label", "01"),
@@ -183,15 +202,13 @@ def test_a_figure_that_cannot_be_drawn_again_is_kept_and_costs_a_warning(dataset
     (warning,) = [line for line in done.stdout.splitlines() if "could not be drawn" in line]
     assert warning.startswith(f"WARNING: {figure.name} could not be drawn again, and is kept: ")
     assert colours.name in warning
-    assert figure.read_bytes() == kept[figure]
+    assert figure.read_bytes() == drawn
     page = (out / "sub-02.html").read_text()
     assert figure.name in page
     changed = {path for path, time in outputs(dataset).items() if before.get(path) != time}
     assert {path.parent.name for path in changed} == {"figures", "dwi"}
     assert {_desc(path) for path in changed if path.parent.name == "dwi"} == {"checks"}
     assert checks.read_bytes() != b""
-    for path, content in kept.items():
-        path.write_bytes(content)
 
 
 def _desc(path):

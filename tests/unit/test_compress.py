@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 from scipy import ndimage
 
 from difftract_bids.reports.drawing.compress import (
@@ -124,6 +124,15 @@ def test_a_figure_holds_the_small_encoding_and_says_which_it_is(tmp_path):
     assert kind == "jpeg"
     assert base64.b64decode(code)[:2] == b"\xff\xd8"
     assert figure_of(photograph(SIDE), tmp_path, "b.svg") == text
+
+
+def test_a_figure_is_the_same_whatever_its_process_has_drawn_before(tmp_path):
+    room = ImageFile.MAXBLOCK
+    photo, few = photograph(SIDE), np.repeat(photograph(SIDE)[..., :1] // 8 * 8, 3, axis=-1)
+    first = [figure_of(photo, tmp_path), figure_of(few, tmp_path)]
+    encode(Image.fromarray(np.random.default_rng(0).integers(0, 256, (999, 999, 3), np.uint8)))
+    assert [figure_of(photo, tmp_path), figure_of(few, tmp_path)] == first
+    assert room == ImageFile.MAXBLOCK  # what others in this process write is as it was, too
 
 
 def test_only_voxels_that_are_magnified_have_hard_edges(tmp_path):

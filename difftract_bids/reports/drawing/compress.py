@@ -24,6 +24,8 @@ _DIGITS = re.compile(r"(\.\d\d)\d+")
 _SIZE = re.compile(r' (?:width|height)="[^"]*"')
 #: Matplotlib asks the browser for hard pixels; a picture that is shown smaller would lose lines.
 _HARD_PIXELS = re.compile(r' style="image-rendering:[^"]*"')
+#: Matplotlib names a picture by the bytes of a file that is not kept, and nothing refers to it.
+_NAME = re.compile(r' id="image[^"]*"')
 
 
 def compress_svg(text: str) -> str:
@@ -80,7 +82,7 @@ def with_palette(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _compressed(match: re.Match[str]) -> str:
-    element = match[0]
+    element = _NAME.sub("", match[0])
     found = _EMBEDDED.search(element)
     if found is None:
         return element
@@ -129,10 +131,15 @@ def _as_png(picture: Image.Image) -> bytes:
 
 def _as_jpeg(pixels: NDArray[np.uint8]) -> bytes:
     stream = io.BytesIO()
-    # Pillow keeps room for a byte a pixel, and noise takes more.
-    ImageFile.MAXBLOCK = max(ImageFile.MAXBLOCK, pixels.size)
-    # Colours at full resolution: thin coloured lines would bleed otherwise.
-    Image.fromarray(np.ascontiguousarray(pixels[..., :3])).save(
-        stream, format="jpeg", quality=_QUALITY, subsampling=0, optimize=True, progressive=True
-    )
+    room = ImageFile.MAXBLOCK
+    # Pillow keeps room for a byte a pixel, and noise takes more. The room is also that of the
+    # blocks of every PNG: left enlarged, it would change all that is drawn afterwards.
+    ImageFile.MAXBLOCK = max(room, pixels.size)
+    try:
+        # Colours at full resolution: thin coloured lines would bleed otherwise.
+        Image.fromarray(np.ascontiguousarray(pixels[..., :3])).save(
+            stream, format="jpeg", quality=_QUALITY, subsampling=0, optimize=True, progressive=True
+        )
+    finally:
+        ImageFile.MAXBLOCK = room
     return stream.getvalue()
