@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import Field, asdict, dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from difftract_bids.bids.given_files import own_path
 from difftract_bids.bids.promises import missing_outputs
 from difftract_bids.bids.uris import input_uri
 from difftract_bids.config import Config, GroupConfig
-from difftract_bids.config.toml import setting_values
+from difftract_bids.config.toml import names_file, setting_values
 from difftract_bids.io.atomic import write_json
 
 if TYPE_CHECKING:
@@ -43,11 +43,14 @@ class Record:
         Files that it left, relative to the derivatives folder.
     earlier
         Files that runs with other settings left and this one did not replace.
+    logs
+        Folder of logs of the run of the app, relative to the derivatives folder.
     """
 
     fingerprint: str
     outputs: tuple[str, ...]
     earlier: tuple[str, ...] = ()
+    logs: str = ""
 
 
 def record_path(stem: str) -> Path:
@@ -63,6 +66,7 @@ def read_record(output_dir: Path, stem: str) -> Record | None:
             str(content["Fingerprint"]),
             tuple(map(str, content["Outputs"])),
             tuple(map(str, content.get("EarlierOutputs", ()))),
+            str(content.get("Logs", "")),
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -98,6 +102,13 @@ def records_of(output_dir: Path, participant: str) -> list[Record]:
     ]
     found = (read_record(output_dir, path.stem) for path in sorted(paths))
     return [record for record in found if record is not None and record.fingerprint]
+
+
+def all_records(output_dir: Path) -> dict[str, Record]:
+    """Read the valid records of a derivatives folder, by the names of the runs."""
+    paths = sorted((output_dir / _FOLDER).glob("*.json"))
+    found = {path.stem: read_record(output_dir, path.stem) for path in paths}
+    return {stem: record for stem, record in found.items() if record and record.fingerprint}
 
 
 def earlier_outputs(plan: Plan) -> list[str]:
@@ -200,19 +211,13 @@ def _given(config: Config, run: DWIRun) -> Iterator[tuple[str, Path]]:
     """List the files, and those in folders, that settings name for a run."""
     for item, value in setting_values(config):
         for entry in value if isinstance(value, tuple) else (value,):
-            if not isinstance(entry, str) or not _names_file(item):
+            if not isinstance(entry, str) or not names_file(item):
                 continue
             path = Path(own_path(entry, item.name, run))
             if path.is_file():
                 yield item.name, path
             elif path.is_dir():
                 yield from ((item.name, one) for one in sorted(path.iterdir()) if one.is_file())
-
-
-def _names_file(item: Field[Any]) -> bool:
-    """Say whether a setting takes a file, by what stands for its value in the help."""
-    unit = item.metadata["unit"].upper()
-    return "FILE" in unit or "IMAGE" in unit
 
 
 def _state(path: Path) -> str:

@@ -103,9 +103,19 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def settings_from(arguments: argparse.Namespace) -> settings.Config:
-    """Merge defaults, the configuration file and the command line, in this order."""
-    config = settings.sloppy() if arguments.sloppy else settings.Config()
+def settings_from(
+    arguments: argparse.Namespace, base: settings.Config | None = None
+) -> settings.Config:
+    """Merge defaults, the configuration file and the command line, in this order.
+
+    Parameters
+    ----------
+    arguments
+        Of the command line.
+    base
+        Settings to take for the defaults.
+    """
+    config = base or (settings.sloppy() if arguments.sloppy else settings.Config())
     if arguments.config_file:
         config = config.with_toml(arguments.config_file)
     tables: dict[str, Any] = {}
@@ -263,7 +273,9 @@ def _add_execution(parser: argparse.ArgumentParser) -> None:
         help="write the methods text of such a run (CITATION.md), and end",
     )
     group.add_argument(
-        "--reports-only", action="store_true", help="rebuild the reports from OUTPUT_DIR"
+        "--reports-only",
+        action="store_true",
+        help="rebuild the reports from OUTPUT_DIR, with the settings that the runs were done with",
     )
     group.add_argument(
         "--report-output-level",
@@ -283,7 +295,7 @@ def _add_settings(group: argparse._ArgumentGroup, table: str, config: type) -> N
     hints = get_type_hints(config)
     for item in fields(config):
         group.add_argument(
-            _FLAGS.get(item.name, _flag(item.name)),
+            flag_of(item.name),
             dest=f"{table}.{item.name}",
             default=argparse.SUPPRESS,
             help=_help(item),
@@ -291,7 +303,10 @@ def _add_settings(group: argparse._ArgumentGroup, table: str, config: type) -> N
         )
 
 
-def _flag(name: str) -> str:
+def flag_of(name: str) -> str:
+    """Give the option of a setting."""
+    if name in _FLAGS:
+        return _FLAGS[name]
     for suffix in _UNIT_SUFFIXES:
         name = name.removesuffix(suffix)
     return "--" + name.replace("_", "-")

@@ -12,6 +12,7 @@ from difftract_bids.cli import notices
 from difftract_bids.cli.group import run_group
 from difftract_bids.cli.outcomes import Outcome, count, is_all_well, table
 from difftract_bids.cli.parser import build_parser, settings_from
+from difftract_bids.cli.planning import plan_of, plans_as_run
 from difftract_bids.cli.stopping import Stopped, stopping
 from difftract_bids.errors import DifftractError, UsageError
 
@@ -77,18 +78,30 @@ def _main(arguments: argparse.Namespace, state: Any) -> int:  # noqa: ANN401
             _say(line)
         return DONE
     plugin = _plugin(arguments)
-    plan = _plan(arguments)
-    for line in notices.of_models(plan):
-        _say(line)
-    if arguments.dry_run:
-        from difftract_bids.cli.dry_run import dry_run
-
-        resources = _resources(arguments, plan, plugin)
-        verbose = arguments.verbose > 0
-        for line in dry_run(plan, resources, force=arguments.force, verbose=verbose):
+    plans = plans_as_run(arguments) if arguments.reports_only else [(plan_of(arguments), [])]
+    codes = []
+    for plan, said in plans:
+        for line in (*said, *notices.of_models(plan)):
             _say(line)
-        return DONE
-    return _participants(plan, arguments, plugin, state)
+        do = _dry_run if arguments.dry_run else _participants
+        codes.append(do(plan, arguments, plugin, state))
+    return max(codes)
+
+
+def _dry_run(
+    plan: Plan,
+    arguments: argparse.Namespace,
+    plugin: PluginChoice | None,
+    _state: Any,  # noqa: ANN401
+) -> int:
+    """Say what would be done."""
+    from difftract_bids.cli.dry_run import dry_run
+
+    resources = _resources(arguments, plan, plugin)
+    verbose = arguments.verbose > 0
+    for line in dry_run(plan, resources, force=arguments.force, verbose=verbose):
+        _say(line)
+    return DONE
 
 
 def _participants(
@@ -148,28 +161,6 @@ def _participants(
         _say(line)
     _say(f"{count(outcomes)} in {(time.monotonic() - started) / 60:.1f} min. Log: {log.folder}")
     return DONE if is_all_well(outcomes) else FAILED
-
-
-def _plan(arguments: argparse.Namespace) -> Plan:
-    from dataclasses import replace
-
-    from difftract_bids.bids.plan import make_plan
-    from difftract_bids.cli.learned import network_check
-
-    config = settings_from(arguments)
-    plan = make_plan(
-        arguments.bids_dir,
-        arguments.output_dir,
-        arguments.work_dir or Path("work"),
-        config,
-        participants=arguments.participant_label,
-        sessions=arguments.session_label,
-        check_network=network_check(config.fodf),
-        bids_filters=arguments.bids_filter_file,
-        database_dir=arguments.bids_database_dir,
-        offline=arguments.offline,
-    )
-    return replace(plan, report_level=arguments.report_output_level)
 
 
 def _plugin(arguments: argparse.Namespace) -> PluginChoice | None:

@@ -70,6 +70,12 @@ def setting_values(config: _Settings) -> Iterator[tuple[Field[Any], Any]]:
             yield from ((item, getattr(table, item.name)) for item in fields(table))
 
 
+def names_file(item: Field[Any]) -> bool:
+    """Say whether a setting takes a file, by what stands for its value in the help."""
+    unit = item.metadata["unit"].upper()
+    return "FILE" in unit or "IMAGE" in unit
+
+
 def merge(config: S, tables: dict[str, Any], *, where: str) -> S:
     """Lay nested settings over a configuration.
 

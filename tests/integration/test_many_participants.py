@@ -48,12 +48,15 @@ def dwi(dataset, participant, extension="nii.gz"):
 
 
 def run(dataset, *options):
-    root = dataset.parent
     truth = f"Phantom={dataset / 'derivatives' / 'truth'}"
-    return run_app(
-        *(dataset, root / "out", "participant", "-w", root / "work dir", "--sloppy"),
-        *("--n-streamlines", "500", "--atlases", truth, *options),
-    )
+    own = ("--sloppy", "--n-streamlines", "500", "--atlases", truth)
+    return run_bare(dataset, *own, *options)
+
+
+def run_bare(dataset, *options):
+    """Run the app without a setting, as reports are made again."""
+    root = dataset.parent
+    return run_app(dataset, root / "out", "participant", "-w", root / "work dir", *options)
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +164,7 @@ def test_reports_of_sessions_are_made_of_what_there_is(dataset, finished, kept):
     drawn = kept("sub-01/ses-02/figures/*")
     for path in drawn:
         path.unlink()
-    done = run(
+    done = run_bare(
         *(dataset, "--reports-only", "--report-output-level", "session"),
         *("--participant-label", "01", "08"),
     )
@@ -194,7 +197,7 @@ def test_a_figure_that_cannot_be_drawn_again_is_kept_and_costs_a_warning(dataset
     checks.unlink()
     colours.write_bytes(content[:-200])
     before = outputs(dataset)
-    done = run(
+    done = run_bare(
         *(dataset, "--reports-only", "--participant-label", "02", "--session-label", "01"),
     )
     assert done.returncode == 0, done.stdout + done.stderr

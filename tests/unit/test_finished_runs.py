@@ -8,6 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from datasets import write_dataset
+from finished import finish
 
 from difftract_bids.bids.pages import page_path, shown_figures
 from difftract_bids.bids.plan import make_plan
@@ -15,14 +16,12 @@ from difftract_bids.bids.records import (
     earlier_outputs,
     fingerprint,
     is_finished,
-    new_record,
     read_record,
     record_path,
     records_of,
 )
 from difftract_bids.cli.work import find_work, make_way
 from difftract_bids.config import Config, GroupConfig, SeedingConfig, TrackingConfig
-from difftract_bids.io.atomic import write_json
 from difftract_bids.io.locks import NameLocks
 
 
@@ -34,14 +33,6 @@ def dataset(tmp_path):
 def plan(dataset, config=None, **options):
     folders = dataset.parent / "out", dataset.parent / "work"
     return make_plan(dataset, *folders, config or Config(), **options)
-
-
-def finish(plan, run):
-    """Leave behind what a run promises, and its record."""
-    for path in plan.promised(run):
-        (plan.output_dir / path).parent.mkdir(parents=True, exist_ok=True)
-        (plan.output_dir / path).write_text("x")
-    write_json(plan.output_dir / record_path(run.stem), new_record(plan, run, run_uuid="u"))
 
 
 def test_a_run_is_finished_when_its_record_and_every_output_are_there(dataset):
