@@ -17,10 +17,11 @@ from difftract_bids.core.regions import RegionImage, Regions, compile_regions
 from difftract_bids.core.rules import TrackingRules, mean_voxel_size_mm
 from difftract_bids.core.streamlines import Streamlines
 from difftract_bids.core.tissue_interface import crop_ends
+from difftract_bids.core.uncompiled import uncompiled
 from difftract_bids.errors import ConfigError, FodfError, SeedError
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
+@uncompiled
 def track(
     fodf: Float[Tensor, "x y z coeff"],
     seeds_mm: Float[Tensor, "n 3"],
@@ -90,7 +91,7 @@ def track(
         return track_field(field, seeds_mm, directions, settings, regions, anatomy)
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
+@uncompiled
 def track_field(
     field: DirectionField,
     seeds_mm: Float[Tensor, "n 3"],

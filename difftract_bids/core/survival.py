@@ -20,6 +20,7 @@ from difftract_bids.core.peaks import SEARCH_TOLERANCE
 from difftract_bids.core.regions import Regions, compile_regions
 from difftract_bids.core.rules import TrackingRules
 from difftract_bids.core.streamlines import Streamlines
+from difftract_bids.core.uncompiled import uncompiled
 from difftract_bids.errors import ConfigError
 
 
@@ -117,7 +118,7 @@ def survival_of(surplus: Float[Tensor, " p"], streamlines: Streamlines) -> Float
     return logs.new_zeros(len(counts)).index_add(0, owner, logs).exp()
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
+@uncompiled
 def amplitudes_along(field: FodfField, streamlines: Streamlines) -> Float[Tensor, " p"]:
     """Give the amplitude of the peak followed at each vertex, and ∞ at both ends.
 

@@ -19,7 +19,8 @@ from difftract_bids.cli.plugins.multiproc import SafeMultiProcPlugin
 
 def die(path):
     import os, signal, time
-    while not os.path.exists(path):  # the step beside this one is at work
+    # The step beside this one is at work, and what it wrote has left its process.
+    while not (os.path.exists(path) and os.path.getsize(path)):
         time.sleep(0.1)
     os.kill(os.getpid(), signal.SIGKILL)
 

@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from difftract_bids.core.connectome.checks import check_finite, check_streamlines
 from difftract_bids.core.interpolation import Grid, interpolate
 from difftract_bids.core.kernels.sampling import pull_back_means, statistic_along
+from difftract_bids.core.uncompiled import uncompiled
 from difftract_bids.errors import ConfigError, DerivativeError, InputError
 
 Statistic = Literal["mean", "median", "min", "max"]
@@ -25,7 +26,7 @@ _VERTICES_AT_A_TIME = 1 << 20
 _ROUNDING = 1e-4
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
+@uncompiled
 def sample_along(
     image: Float[Tensor, "x y z"],
     vox2ras: Float[Tensor, "4 4"],

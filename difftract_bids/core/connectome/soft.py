@@ -25,6 +25,7 @@ from difftract_bids.core.connectome.node_places import find_places
 from difftract_bids.core.connectome.soft_reference import Reach, SoftReference, straight_through
 from difftract_bids.core.interpolation import Grid
 from difftract_bids.core.kernels.soft_sums import SoftKernel
+from difftract_bids.core.uncompiled import uncompiled
 from difftract_bids.errors import AtlasError, ConfigError, InputError
 
 #: Squared, a much smaller one would be 0 to the computer.
@@ -184,7 +185,7 @@ class SoftConnectome(nn.Module):
         exists = weight_sum.abs() >= torch.finfo(weight_sum.dtype).tiny
         return torch.where(exists, total / torch.where(exists, weight_sum, 1), 0)
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    @uncompiled
     def assign(self, ends_mm: Float[Tensor, "n 2 3"]) -> SoftAssignment:
         """Find the nodes that each end may belong to; differentiable in the ends.
 
@@ -207,7 +208,7 @@ class SoftConnectome(nn.Module):
             f"sigma_mm={self.sigma_mm}, straight_through={self.straight_through}"
         )
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    @uncompiled
     def _sums(
         self, ends: Float[Tensor, "n 2 3"], weights: Float[Tensor, "n channel"]
     ) -> Float[Tensor, "channel node node"]:
