@@ -8,15 +8,19 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from nipype.interfaces.base import File, traits
-from niworkflows.interfaces import bids as sinks
-from niworkflows.interfaces.bids import DerivativesDataSink
 
 from difftract_bids.bids.layout import entity_table, path_patterns
 from difftract_bids.bids.templates import entities_of
+from difftract_bids.interfaces.niworkflows_sinks import load_sinks
 from difftract_bids.io.aside import ASIDE_FOLDER, move_into_place
+
+if TYPE_CHECKING:
+    from niworkflows.interfaces import bids as sinks
+else:
+    sinks = load_sinks()
 
 #: What is said of a figure that is kept is in a file of this name in the node's folder.
 KEPT = "kept.txt"
@@ -24,7 +28,7 @@ KEPT = "kept.txt"
 _GZIP, _HAS_NAME = b"\x1f\x8b", 0x08
 
 
-class DerivativesSink(DerivativesDataSink):
+class DerivativesSink(sinks.DerivativesDataSink):
     """Save a file in a derivatives folder, whole or not at all.
 
     niworkflows' sink with three changes: it knows our entities and names (stock pybids has none
@@ -86,7 +90,7 @@ class DerivativesSink(DerivativesDataSink):
         return entities_of(Path(source if isinstance(source, str) else source[0]))["sub"]
 
 
-class FigureSinkInputSpec(DerivativesDataSink.input_spec):
+class FigureSinkInputSpec(sinks.DerivativesDataSink.input_spec):
     """Inputs of :class:`FigureSink`."""
 
     keep_drawn = traits.Bool(
@@ -96,7 +100,7 @@ class FigureSinkInputSpec(DerivativesDataSink.input_spec):
     )
 
 
-class FigureSinkOutputSpec(DerivativesDataSink.output_spec):
+class FigureSinkOutputSpec(sinks.DerivativesDataSink.output_spec):
     """Outputs of :class:`FigureSink`."""
 
     kept = File(desc="Says which figure was kept and why, if one was.")
