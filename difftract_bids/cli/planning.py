@@ -76,10 +76,14 @@ def plans_as_run(arguments: argparse.Namespace) -> list[tuple[Plan, list[str]]]:
     config = settings_from(arguments, latest.config if latest else None)
     plan = _plan(arguments, config, arguments.participant_label)
     elsewhere = {stem for one in done[1:] for stem in one.stems}
-    plans = [(plan.restricted(run for run in plan.runs if run.stem not in elsewhere), said)]
+    own = {_labels(stem)[0] for stem in elsewhere}
+    # Whoever was done with other settings need not be able to be done with these.
+    unusable = {label: why for label, why in plan.unusable.items() if label not in own}
+    left = [run for run in plan.runs if run.stem not in elsewhere]
+    plans = [(replace(plan.restricted(left), unusable=unusable), said)]
     for one in done[1:]:
-        own = sorted({_labels(stem)[0] for stem in one.stems if is_wanted(stem)})
-        plan = _plan(arguments, settings_from(arguments, one.config), own)
+        theirs = sorted({_labels(stem)[0] for stem in one.stems if is_wanted(stem)})
+        plan = _plan(arguments, settings_from(arguments, one.config), theirs)
         plan = plan.restricted(run for run in plan.runs if run.stem in one.stems)
         plans.append((plan, [f"Settings of the runs: those of {one.file}."]))
     return [(plan, lines) for plan, lines in plans if plan.runs or plan.unusable]

@@ -143,6 +143,24 @@ def test_settings_that_cannot_be_read_are_told_of_and_the_latest_taken(dataset):
     assert "First sub-02_ses-A: [Errno 2] No such file" in said[1]
 
 
+def test_who_could_not_be_done_with_the_latest_settings_is_not_called_unusable(dataset, tmp_path):
+    done(dataset, LOW, "20260101T000000Z_a", ("sub-01",))
+    # The latest run names a file of each participant, which only the one that was run has.
+    (image, *_) = sorted(dataset.rglob("*_T1w.nii.gz"))
+    shutil.copy(image, tmp_path / "sub-02_region.nii.gz")
+    region = str(tmp_path / "sub-{subject}_region.nii.gz")
+    config = replace(HIGH, regions=RegionsConfig(mask=(region,)))
+    done(dataset, config, "20260102T000000Z_b", ("sub-02",))
+    found = plans(dataset, "--participant-label", "01", "02")
+    assert [list(plan.unusable) for plan, _ in found] == [[], []]
+    assert runs_by_cutoff(found) == {
+        0.2: ["sub-02_ses-A", "sub-02_ses-B"],
+        0.1: ["sub-01_ses-A", "sub-01_ses-B"],
+    }
+    # Who was never finished, and cannot be, is told of.
+    assert list(plans(dataset)[0][0].unusable) == ["03"]
+
+
 def test_a_thousand_logs_of_the_same_settings_are_one(dataset):
     for number in range(3):
         out = done(dataset, LOW, f"2026010{number + 1}T000000Z_a", (f"sub-0{number + 1}",))
