@@ -37,7 +37,8 @@ def plan_of(arguments: argparse.Namespace) -> Plan:
 def plans_as_run(arguments: argparse.Namespace) -> list[tuple[Plan, list[str]]]:
     """Plan the reports of what was done, with the settings that each run was done with.
 
-    Runs that were never finished get the latest settings of those that were.
+    Runs that were never finished get the latest settings of those that were. Participants who were
+    never begun are left out, unless they are named.
 
     Returns
     -------
@@ -53,6 +54,9 @@ def plans_as_run(arguments: argparse.Namespace) -> list[tuple[Plan, list[str]]]:
     from difftract_bids.bids.layout import choose_participants
 
     labels = choose_participants(arguments.bids_dir, arguments.participant_label)
+    begun = [one for one in labels if (arguments.output_dir / f"sub-{one}").is_dir()]
+    n_left_out = 0 if arguments.participant_label or not begun else len(labels) - len(begun)
+    participants = begun if n_left_out else arguments.participant_label
     sessions = [one.removeprefix("ses-") for one in arguments.session_label or ()]
 
     def is_wanted(stem: str) -> bool:
@@ -67,6 +71,8 @@ def plans_as_run(arguments: argparse.Namespace) -> list[tuple[Plan, list[str]]]:
     latest = next(iter(done or found), None)
     source = f"those of {latest.file}" if latest else "those of this command"
     said = [f"Settings of the runs: {source}."]
+    if n_left_out:
+        said.append(f"NOTE: {n_left_out} participant(s) have nothing in OUTPUT_DIR yet.")
     lost = sorted(filter(is_wanted, unknown))
     if lost:
         said.append(
@@ -74,7 +80,7 @@ def plans_as_run(arguments: argparse.Namespace) -> list[tuple[Plan, list[str]]]:
             f"reports are made with {source}. First {lost[0]}: {unknown[lost[0]]}"
         )
     config = settings_from(arguments, latest.config if latest else None)
-    plan = _plan(arguments, config, arguments.participant_label)
+    plan = _plan(arguments, config, participants)
     elsewhere = {stem for one in done[1:] for stem in one.stems}
     own = {_labels(stem)[0] for stem in elsewhere}
     # Whoever was done with other settings need not be able to be done with these.

@@ -81,6 +81,16 @@ def test_only_what_is_asked_for_counts(dataset):
     assert runs_by_cutoff(plans(dataset, *only, "--cutoff", "0.1")) == {0.1: ["sub-01_ses-A"]}
 
 
+def test_who_was_never_begun_is_not_called_failed_unless_named(dataset):
+    done(dataset, LOW, "20260101T000000Z_a", ("sub-01", "sub-02"))
+    ((found, said),) = plans(dataset)
+    assert found.participants == ["01", "02"]
+    assert said[1:] == ["NOTE: 1 participant(s) have nothing in OUTPUT_DIR yet."]
+    ((found, said),) = plans(dataset, "--participant-label", "01", "03")
+    assert found.participants == ["01", "03"]
+    assert said[1:] == []
+
+
 def test_without_any_finished_run_the_settings_are_those_of_the_command(dataset):
     (found,) = plans(dataset, "--cutoff", "0.3")
     assert found[0].config.tracking.cutoff == 0.3
@@ -135,12 +145,13 @@ def test_settings_that_cannot_be_read_are_told_of_and_the_latest_taken(dataset):
     (out / "logs" / "20260102T000000Z_b" / "config.toml").write_text("[old]\nname = 1\n")
     ((found, said),) = plans(dataset)
     assert found.config == LOW
-    assert len(found.runs) == 6
-    assert said[1].startswith("WARNING: the settings of 2 finished run(s) cannot be read")
-    assert "First sub-02_ses-A: There is no setting called old." in said[1]
+    assert len(found.runs) == 4
+    assert said[1] == "NOTE: 1 participant(s) have nothing in OUTPUT_DIR yet."
+    assert said[2].startswith("WARNING: the settings of 2 finished run(s) cannot be read")
+    assert "First sub-02_ses-A: There is no setting called old." in said[2]
     shutil.rmtree(out / "logs" / "20260102T000000Z_b")
     ((_, said),) = plans(dataset)
-    assert "First sub-02_ses-A: [Errno 2] No such file" in said[1]
+    assert "First sub-02_ses-A: [Errno 2] No such file" in said[2]
 
 
 def test_who_could_not_be_done_with_the_latest_settings_is_not_called_unusable(dataset, tmp_path):
@@ -158,6 +169,7 @@ def test_who_could_not_be_done_with_the_latest_settings_is_not_called_unusable(d
         0.1: ["sub-01_ses-A", "sub-01_ses-B"],
     }
     # Who was never finished, and cannot be, is told of.
+    (dataset.parent / "out" / "sub-03").mkdir()
     assert list(plans(dataset)[0][0].unusable) == ["03"]
 
 
