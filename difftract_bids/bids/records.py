@@ -95,18 +95,17 @@ def is_begun(output_dir: Path, stem: str) -> bool:
 
 def records_of(output_dir: Path, participant: str) -> list[Record]:
     """Read the valid records of all runs of a participant, those that are not planned now too."""
-    folder = output_dir / _FOLDER
-    paths = [
-        *folder.glob(f"sub-{participant}.json"),
-        *folder.glob(f"sub-{participant}_*.json"),
-    ]
-    found = (read_record(output_dir, path.stem) for path in sorted(paths))
-    return [record for record in found if record is not None and record.fingerprint]
+    own = _valid(output_dir, f"sub-{participant}.json", f"sub-{participant}_*.json")
+    return list(own.values())
 
 
 def all_records(output_dir: Path) -> dict[str, Record]:
     """Read the valid records of a derivatives folder, by the names of the runs."""
-    paths = sorted((output_dir / _FOLDER).glob("*.json"))
+    return _valid(output_dir, "*.json")
+
+
+def _valid(output_dir: Path, *patterns: str) -> dict[str, Record]:
+    paths = sorted(path for pattern in patterns for path in (output_dir / _FOLDER).glob(pattern))
     found = {path.stem: read_record(output_dir, path.stem) for path in paths}
     return {stem: record for stem, record in found.items() if record and record.fingerprint}
 
@@ -164,7 +163,7 @@ def fingerprint(plan: Plan, run: DWIRun) -> str:
     """
     decided = {
         "version": __version__,
-        "settings": _settings(plan.config),
+        "settings": without_places(plan.config).to_toml(),
         "run": run.file_entities,
         "inputs": [[input_uri(path, plan.datasets), _state(path)] for path in _inputs(run)],
         "sidecars": [part.metadata for part in run.parts],
@@ -183,14 +182,14 @@ def fingerprint(plan: Plan, run: DWIRun) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _settings(config: Config) -> str:
-    """Give all settings but where files are, which differs from machine to machine."""
+def without_places(config: Config) -> Config:
+    """Give the settings that decide results, without where files are, which machines differ in."""
     return replace(
         config,
         group=GroupConfig(),
         atlases=tuple(spec.partition("=")[0] for spec in config.atlases),
         derivatives=tuple(spec.partition("=")[0] for spec in config.derivatives),
-    ).to_toml()
+    )
 
 
 def _inputs(run: DWIRun) -> list[Path]:

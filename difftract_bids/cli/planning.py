@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from difftract_bids.cli.parser import flag_of, settings_from
-from difftract_bids.config import Config, GroupConfig
 from difftract_bids.config.toml import names_file, setting_values
 from difftract_bids.errors import UsageError
 
@@ -18,9 +16,7 @@ if TYPE_CHECKING:
 
     from difftract_bids.bids.as_run import AsRun
     from difftract_bids.bids.plan import Plan
-
-#: Stems of runs begin with it.
-_LABELS = re.compile(r"sub-(?P<participant>[^_]+)(?:_ses-(?P<session>[^_]+))?")
+    from difftract_bids.config import Config
 
 
 def plan_of(arguments: argparse.Namespace) -> Plan:
@@ -96,8 +92,11 @@ def plans_as_run(arguments: argparse.Namespace) -> list[tuple[Plan, list[str]]]:
 
 
 def _labels(stem: str) -> tuple[str, str | None]:
-    found = _LABELS.match(stem)
-    return (found["participant"], found["session"]) if found else ("", None)
+    """Read participant and session off what all names of a run begin with."""
+    from difftract_bids.bids.templates import entities_of
+
+    entities = entities_of(Path(f"{stem}_dwi"))
+    return entities.get("sub", ""), entities.get("ses")
 
 
 def _refuse_others(asked: Config, done: AsRun) -> None:
@@ -115,13 +114,14 @@ def _refuse_others(asked: Config, done: AsRun) -> None:
 
 def _differences(asked: Config, done: Config) -> Iterator[str]:
     """Name the settings that differ, as options; where files lie is none."""
-    for name, flag in (("atlases", "--atlases"), ("derivatives", "--derivatives")):
-        ours, theirs = ([one.partition("=")[0] for one in getattr(c, name)] for c in (asked, done))
+    from difftract_bids.bids.records import without_places
+
+    asked, done = without_places(asked), without_places(done)
+    for name in ("atlases", "derivatives"):
+        ours, theirs = getattr(asked, name), getattr(done, name)
         if ours != theirs:
-            yield f"{flag} {' '.join(ours) or 'none'} (was {' '.join(theirs) or 'none'})"
-    pairs = zip(
-        *(setting_values(replace(one, group=GroupConfig())) for one in (asked, done)), strict=True
-    )
+            yield f"{flag_of(name)} {' '.join(ours) or 'none'} (was {' '.join(theirs) or 'none'})"
+    pairs = zip(setting_values(asked), setting_values(done), strict=True)
     for (item, ours), (_, theirs) in pairs:
         if names_file(item) and bool(ours) == bool(theirs):
             continue
