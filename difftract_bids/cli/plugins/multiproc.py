@@ -162,6 +162,7 @@ class SafeMultiProcPlugin(MultiProcPlugin):  # type: ignore[misc]
         except BrokenProcessPool:
             self._settle()
             task = self.pool.submit(run_noted, node, updatehash, taskid, note)
+        _watch_every_process(self.pool)
         # A pool forgets its processes when it breaks; they know how they ended.
         self._processes = self.pool._processes  # noqa: SLF001
         task.add_done_callback(self._async_callback)
@@ -229,6 +230,17 @@ class SafeMultiProcPlugin(MultiProcPlugin):  # type: ignore[misc]
 
     def _note(self, taskid: int) -> Path:
         return Path(self._notes.name) / str(taskid)
+
+
+def _watch_every_process(pool: ProcessPoolExecutor) -> None:
+    """Have a pool's thread look for the end of the process, too, that it has just started.
+
+    ``submit`` wakes that thread before it starts a process, as Python 3.11 to 3.14 have it. On a
+    busy machine the thread waits again before the process is there, and does not learn that it
+    was killed until another step ends, perhaps hours later.
+    """
+    with pool._shutdown_lock:  # noqa: SLF001 - no other way
+        pool._executor_manager_thread_wakeup.wakeup()  # noqa: SLF001
 
 
 def _is_broken(task: Future[Any]) -> bool:
