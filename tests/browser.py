@@ -34,6 +34,8 @@ PROGRAMS = ("chromium", "chromedriver")
 REQUIRED = "DIFFTRACT_REQUIRE_BROWSER"
 #: Below this width a page is shown as a phone shows it.
 PHONE_PX = 600
+#: How long to wait for what must come, seconds: a busy machine without a GPU draws slowly.
+PATIENCE_S = 120
 
 needs_browser = pytest.mark.skipif(
     any(shutil.which(name) is None for name in PROGRAMS) and not os.environ.get(REQUIRED),
@@ -77,6 +79,7 @@ def open_browser(width: int = 1280, height: int = 900, *, dark: bool = False) ->
         for flag in (*_FLAGS, f"--user-data-dir={profile}"):
             options.add_argument(flag)
         driver = Chrome(options=options, service=service)
+        driver.set_script_timeout(PATIENCE_S)
         try:
             browser = Browser(driver)
             browser.resize(width, height)
@@ -150,13 +153,13 @@ class Browser:
         """Give all elements of a CSS selector."""
         return self.driver.find_elements(By.CSS_SELECTOR, selector)
 
-    def wait_for(self, selector: str, seconds: float = 20) -> WebElement:
+    def wait_for(self, selector: str, seconds: float = PATIENCE_S) -> WebElement:
         """Wait until there is such an element."""
         return WebDriverWait(self.driver, seconds, 0.05).until(lambda _: self.find_all(selector))[
             0
         ]
 
-    def draw(self, selector: str, seconds: float = 60) -> WebElement:
+    def draw(self, selector: str, seconds: float = PATIENCE_S) -> WebElement:
         """Bring a figure that scripts draw into view and wait until it is there, or fail."""
         figure = self.find(selector)
         wait = WebDriverWait(self.driver, seconds, 0.05)
@@ -233,7 +236,7 @@ class Browser:
         return path
 
     def still_pixels(
-        self, element: WebElement, seconds: float = 20, *, unlike: np.ndarray | None = None
+        self, element: WebElement, seconds: float = PATIENCE_S, *, unlike: np.ndarray | None = None
     ) -> np.ndarray:
         """Take pictures of an element until two in a row are the same; the last of them.
 

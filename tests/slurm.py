@@ -22,7 +22,7 @@ from difftract_bids.cli.tether import end_with_parent
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "scancel", "sinfo")
 #: Debian keeps daemons where the PATH of a plain user does not look.
 _PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
-_START_S = 30
+_START_S = 120
 
 
 @dataclass(frozen=True)

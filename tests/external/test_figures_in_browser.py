@@ -136,7 +136,7 @@ def test_a_view_that_could_not_be_drawn_once_is_drawn_the_next_time(show, view):
         view.querySelector("input[name=opacity]").dispatchEvent(new Event("input"));
         await frames(5);
         Plotly.react = react;
-        const late = new Promise(done => setTimeout(done, 5000));
+        const late = new Promise(done => setTimeout(done, 60000));
         await Promise.race([choose(view, "show-x", false), late]);
         return view.querySelector(".view3d-plot").data[0].visible;""")
     assert shown is False

